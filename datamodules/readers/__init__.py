@@ -1,0 +1,1 @@
+"""One reader a format, to one event table."""

@@ -1,0 +1,1 @@
+"""Ranks, and the formulas on them."""

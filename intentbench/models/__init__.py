@@ -1,0 +1,50 @@
+"""The table of methods: key to "module:Class", one line a method, loaded on use."""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from datamodules.errors import RequestError
+
+if TYPE_CHECKING:
+    from intentbench.models.base import Recommender
+
+METHODS: dict[str, str] = {
+    "popularity": "intentbench.models.popularity:Popularity",
+    "markov": "intentbench.models.markov:Markov",
+    "item_knn": "intentbench.models.item_knn:ItemKNN",
+    "ease": "intentbench.models.ease:EASE",
+    "bpr_mf": "intentbench.models.bpr_mf:BPRMF",
+    "gru4rec": "intentbench.models.gru4rec:GRU4Rec",
+    "sasrec": "intentbench.models.sasrec:SASRec",
+}
+"""Methods of the suite; others join by entry point ("intentbench.methods") or `--plugin`."""
+
+
+def method_table() -> dict[str, str]:
+    """METHODS and those that installed distributions add by entry point.
+
+    Raises:
+        RequestError: two distributions, or one and the suite, claim the same key.
+    """
+    table = dict(METHODS)
+    for point in entry_points(group="intentbench.methods"):
+        if table.setdefault(point.name, point.value) != point.value:
+            raise RequestError(
+                f"method {point.name!r} is defined twice: {table[point.name]} and {point.value}"
+            )
+    return table
+
+
+def load_method(key: str) -> "type[Recommender]":
+    """Import the class of a method.
+
+    Raises:
+        RequestError: no method has that key; the message lists those there are.
+    """
+    table = method_table()
+    if key not in table:
+        raise RequestError(f"unknown method {key!r}; known: {', '.join(sorted(table))}")
+    module, name = table[key].split(":")
+    loaded: type[Recommender] = getattr(import_module(module), name)
+    return loaded

@@ -1,0 +1,192 @@
+"""The base classes: the only training, validation, test and prediction steps of the suite.
+
+A method gives `score` (or `encode` and `item_table`) and, if it is trained by gradients, `loss`.
+Everything else happens here, once.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from datamodules.errors import RequestError
+from datamodules.rows import Layout
+from datamodules.types import PAD, Batch, EvaluationBatch, SequenceBatch, TrainingData
+from intentbench.metrics.collection import RankMetric, RankTable
+from intentbench.metrics.formulas import compute_metric
+from intentbench.metrics.ranks import masked_scores, ranks_from_scores
+from intentbench.models.card import Card
+
+MONITORED = ("hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20")
+"""Metrics logged at every validation and test; the others follow from the stored ranks."""
+
+
+class Recommender(LightningModule):
+    """A method that scores the whole catalogue for a batch of users.
+
+    Args:
+        n_items: V, the size of the catalogue; scores have V + 1 columns, column 0 is `PAD`.
+        n_users: N, the number of users.
+    """
+
+    CARD: ClassVar[Card]
+    layout: Layout = "all"
+
+    def __init__(self, n_items: int, n_users: int) -> None:
+        super().__init__()
+        self.n_items = n_items
+        self.n_users = n_users
+        self.val_ranks = RankMetric()
+        self.test_ranks = RankMetric()
+        self.table: RankTable | None = None
+        self.save_hyperparameters()
+
+    def prepare(self, training: TrainingData) -> None:
+        """Take what is needed from the training events; called once, before the first step."""
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Query vectors (B, D) whose dot products with `item_table` are the scores."""
+        raise NotImplementedError
+
+    def item_table(self) -> Tensor:
+        """Item vectors (V + 1, D)."""
+        raise NotImplementedError
+
+    def score(self, batch: Batch) -> Tensor:
+        """Scores (B, V + 1), higher is better; column 0 (`PAD`) is -inf."""
+        scores = self.encode(batch) @ self.item_table().T
+        scores[:, PAD] = -torch.inf
+        return scores
+
+    # Lightning's hooks ---------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Check that the data suits the method, and hand it the training events."""
+        if stage != "fit":
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+        if data.layout != self.layout:
+            raise RequestError(
+                f"{type(self).__name__} trains on layout {self.layout!r}, the data module makes "
+                f"{data.layout!r}; build it with layout={self.layout!r}"
+            )
+        self.prepare(data.training())
+
+    def _rank(self, batch: EvaluationBatch, metric: RankMetric) -> None:
+        ranks = ranks_from_scores(self.score(batch), batch.target, batch.masked)
+        metric.update(batch.users, batch.key, ranks)
+
+    def _close(self, metric: RankMetric, stage: str) -> None:
+        table = metric.compute()
+        metric.reset()
+        if stage == "test":
+            self.table = table
+        for name in MONITORED:
+            self.log(f"{stage}/{name}", float(compute_metric(name, table.rank).mean()))
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        """Rank the validation target of each user in the whole catalogue."""
+        self._rank(batch, self.val_ranks)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of all users."""
+        self._close(self.val_ranks, "val")
+
+    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        """Rank the test target of each user in the whole catalogue."""
+        self._rank(batch, self.test_ranks)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of all users and keep their ranks in `table`."""
+        self._close(self.test_ranks, "test")
+
+    def predict_step(
+        self, batch: EvaluationBatch, batch_idx: int, k: int = 20
+    ) -> dict[str, Tensor]:
+        """The k best items of each user: "users" (B,), "items" and "scores" (B, k)."""
+        best = masked_scores(self.score(batch), batch.masked).topk(min(k, self.n_items))
+        return {"users": batch.users, "items": best.indices, "scores": best.values}
+
+
+class ClosedFormRecommender(Recommender):
+    """A method without gradients: `prepare` is its whole training.
+
+    State goes into buffers, so that a checkpoint has it. `Trainer.fit` ends after one empty epoch.
+    """
+
+    def __init__(self, n_items: int, n_users: int) -> None:
+        super().__init__(n_items, n_users)
+        self.automatic_optimization = False
+
+    def configure_optimizers(self) -> None:
+        """None: there is nothing to optimise."""
+
+    def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> int:
+        """Skip the rest of the epoch, and stop after it."""
+        self.trainer.should_stop = True
+        return -1
+
+    def training_step(self, batch: SequenceBatch, batch_idx: int) -> None:
+        """Never reached: see `on_train_batch_start`."""
+
+
+class GradientRecommender(Recommender):
+    """A method trained by gradient descent on `loss`.
+
+    Args:
+        n_items: V, the size of the catalogue.
+        n_users: N, the number of users.
+        learning_rate: step size of Adam.
+        weight_decay: L2 penalty inside Adam.
+    """
+
+    def __init__(
+        self, n_items: int, n_users: int, learning_rate: float = 1e-3, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(n_items, n_users)
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+        self._generator_state: Tensor | None = None
+
+    def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        """Named terms of the loss, each a scalar; "total" is the one that is minimised."""
+        raise NotImplementedError
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over all parameters that take a gradient, its update fused into one kernel."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.Adam(
+            trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
+
+    def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
+        """One step; terms are summed on the device and logged once an epoch, which is cheaper."""
+        terms = self.loss(batch)
+        for name, value in terms.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._steps += 1
+        return terms["total"]
+
+    def on_train_epoch_start(self) -> None:
+        """Go on with the random numbers of the checkpoint, once, when resuming."""
+        self._sums, self._steps = {}, 0
+        if self._generator_state is not None:
+            torch.set_rng_state(self._generator_state)
+            self._generator_state = None
+
+    def on_train_epoch_end(self) -> None:
+        """Log each term's mean over the epoch."""
+        for name, value in self._sums.items():
+            self.log(f"train/{name}", value / self._steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the generator's state: Lightning does not, and then resuming is not exact."""
+        checkpoint["generator_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the generator's state at the next epoch."""
+        self._generator_state = checkpoint.get("generator_state")

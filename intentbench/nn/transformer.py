@@ -1,0 +1,162 @@
+"""The two sequence encoders of the field, over right-padded windows.
+
+A causal mask alone hides padding that stands on the right, so no padding mask is needed, and a
+row's states do not depend on how wide its batch is. Positions are counted from the first item.
+"""
+
+import math
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from datamodules.types import PAD
+from intentbench.nn.initialisation import init_normal, init_xavier
+
+EncoderName = Literal["sasrec", "bert"]
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention of each position to itself and what precedes it.
+
+    Args:
+        width: D.
+        heads: number of heads; must divide `width`.
+        dropout: on the attention weights.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is no multiple of heads {heads}")
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
+        """Attend from `queries` (B, L, D) to `context` (B, L, D); returns (B, L, D)."""
+        batch, length, width = queries.shape
+        shape = (batch, length, self.heads, width // self.heads)
+        query = self.query(queries).view(shape).transpose(1, 2)  # (B, heads, L, D / heads)
+        key, value = self.key_value(context).chunk(2, dim=-1)
+        mixed = functional.scaled_dot_product_attention(
+            query,
+            key.reshape(shape).transpose(1, 2),
+            value.reshape(shape).transpose(1, 2),
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=True,
+        )
+        result: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return result
+
+
+class SASRecBlock(nn.Module):
+    """Block of the original SASRec (encoder `sasrec`).
+
+        q = LN(h),  h = q + Attn(q, h, h),  h = FFN(LN(h)) + LN(h)
+
+    Keys and values are not normalised and the residual adds the normalised query, as in the
+    authors' code. FFN is two D x D layers with ReLU.
+
+    Args:
+        width: D.
+        heads: number of heads.
+        dropout: on attention weights and after each layer of the FFN.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, eps=1e-8)
+        self.attention = CausalSelfAttention(width, heads, dropout)
+        self.forward_norm = nn.LayerNorm(width, eps=1e-8)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        query = self.attention_norm(states)
+        states = query + self.attention(query, states)
+        states = self.forward_norm(states)
+        result: Tensor = self.feed_forward(states) + states
+        return result
+
+
+class BertBlock(nn.Module):
+    """Post-norm block of the S3-Rec lineage (encoder `bert`).
+
+        h = LN(h + Drop(W_o MHA(h))),  h = LN(h + Drop(W_2 GELU(W_1 h))),  inner width 4 D
+
+    Args:
+        width: D.
+        heads: number of heads.
+        dropout: on attention weights and before each residual sum.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = CausalSelfAttention(width, heads, dropout)
+        self.attention_norm = nn.LayerNorm(width, eps=1e-12)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+        self.forward_norm = nn.LayerNorm(width, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        mixed = self.dropout(self.attention(states, states))
+        states = self.attention_norm(states + mixed)
+        result: Tensor = self.forward_norm(states + self.dropout(self.feed_forward(states)))
+        return result
+
+
+class SequenceEncoder(nn.Module):
+    """Item and position embeddings, then causal blocks.
+
+    `sasrec`: h = Dropout(√D E[s] + P), SASRec blocks, a final LN; Xavier-normal weights.
+    `bert`: h = Dropout(LN(E[s] + P)), BERT blocks; N(0, 0.02) weights, biases 0.
+
+    Args:
+        n_items: V.
+        window: longest window, the size of the position table.
+        kind: which of the two.
+        width: D.
+        blocks: number of blocks.
+        heads: number of heads.
+        dropout: everywhere the papers have one.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        window: int,
+        kind: EncoderName,
+        width: int,
+        blocks: int,
+        heads: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.items = nn.Embedding(n_items + 1, width, padding_idx=PAD)
+        self.positions = nn.Embedding(window, width)
+        self.dropout = nn.Dropout(dropout)
+        block = SASRecBlock if kind == "sasrec" else BertBlock
+        self.blocks = nn.Sequential(*(block(width, heads, dropout) for _ in range(blocks)))
+        self.scale = math.sqrt(width) if kind == "sasrec" else 1.0
+        self.first_norm = nn.Identity() if kind == "sasrec" else nn.LayerNorm(width, eps=1e-12)
+        self.last_norm = nn.LayerNorm(width, eps=1e-8) if kind == "sasrec" else nn.Identity()
+        self.apply(init_xavier if kind == "sasrec" else init_normal)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """States (B, L, D) of items (B, L); the state at position t has seen items up to t."""
+        positions = self.positions.weight[: items.shape[1]]
+        states = self.first_norm(self.scale * self.items(items) + positions)
+        result: Tensor = self.last_norm(self.blocks(self.dropout(states)))
+        return result

@@ -1,0 +1,1 @@
+"""One trial, the grid, and what runs it."""

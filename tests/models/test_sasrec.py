@@ -1,0 +1,111 @@
+"""SASRec: what its specification says must hold."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from datamodules.prepared import TEST, TRAIN, VALID, Meta, PreparedDataset
+from datamodules.sequence import SequenceDataModule
+from datamodules.types import SequenceBatch
+from intentbench.models.sasrec import SASRec
+
+LENGTHS = (12, 7, 5, 4, 3)
+LOSSES = ("bce1", "bceK", "ce", "ss", "gbce")
+
+
+def _data(layout: Any = "all", **arguments: Any) -> SequenceDataModule:
+    """Five users on a deterministic cycle of ten items."""
+    items = torch.cat([1 + (torch.arange(n) + 2 * u) % 10 for u, n in enumerate(LENGTHS)])
+    split = torch.cat([torch.tensor([TRAIN] * (n - 2) + [VALID, TEST]) for n in LENGTHS])
+    offsets = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0).tolist()])
+    meta = Meta("cycle", "0" * 64, {}, "successive", {"users": 5, "items": 10}, {})
+    dataset = PreparedDataset(meta, items.int(), split.to(torch.uint8), offsets)
+    return SequenceDataModule(dataset, layout=layout, **arguments)
+
+
+def _model(data: SequenceDataModule, **arguments: Any) -> SASRec:
+    torch.manual_seed(0)
+    settings = {"width": 16, "heads": 2, "dropout": 0.0, "layout": data.layout} | arguments
+    model = SASRec(data.n_items, data.n_users, **settings)
+    model.prepare(data.training())
+    return model
+
+
+def _batch(data: SequenceDataModule) -> SequenceBatch:
+    return next(iter(data.train_dataloader()))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("encoder", ["sasrec", "bert"])
+def test_loss_falls_and_every_parameter_takes_a_gradient(encoder: str, loss: str) -> None:
+    data = _data()
+    model = _model(data, loss=loss, encoder=encoder, negatives=4, learning_rate=1e-2)
+    optimizer = model.configure_optimizers()
+    values = []
+    for _ in range(40):
+        total = model.loss(_batch(data))["total"]
+        optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        values.append(float(total.detach()))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert sum(values[-5:]) < 0.8 * sum(values[:5])
+
+
+def test_layouts_give_the_same_states_to_the_same_prefixes() -> None:
+    """A causal encoder that counts positions from the first item cannot tell the layouts apart."""
+    rows, prefixes = _data("all"), _data("prefix")
+    model = _model(rows, loss="ce", encoder="bert").eval()
+    whole = float(model.loss(_batch(rows))["total"])
+    assert float(model.loss(_batch(prefixes))["total"]) == pytest.approx(whole, abs=1e-6)
+
+
+def test_loss_does_not_depend_on_how_wide_the_batch_is() -> None:
+    model = _model(_data(), loss="ce").eval()
+    narrow = float(model.loss(_batch(_data()))["total"])
+    padded = float(model.loss(_batch(_data(pad_to_window=True)))["total"])
+    assert padded == pytest.approx(narrow, abs=1e-6)
+
+
+def test_ranking_uses_the_state_after_the_last_item() -> None:
+    data = _data()
+    model = _model(data, encoder="bert").eval()
+    batch = next(iter(data.test_dataloader()))
+    scores = model.score(batch)
+    for row, length in enumerate(batch.lengths.tolist()):
+        states = model.encoder(batch.items[row : row + 1, :length])
+        expected = states[0, -1] @ model.item_table().T
+        torch.testing.assert_close(scores[row, 1:], expected[1:])
+    assert (scores[:, 0] == -torch.inf).all()
+
+
+def _drawn(model: SASRec, batch: SequenceBatch) -> Tensor:
+    return model._negatives(batch)
+
+
+def test_shared_negatives_are_one_draw_a_row() -> None:
+    data = _data()
+    batch = _batch(data)
+    shared = _drawn(_model(data, loss="ss", negatives=6), batch)
+    for row in range(len(batch.users)):
+        assert (shared[batch.rows == row] == shared[batch.rows == row][0]).all()
+    assert _drawn(_model(data, loss="bce1", negatives=6), batch).shape == (len(batch.labels), 1)
+    assert _drawn(_model(data, loss="gbce", negatives=6), batch).shape == (len(batch.labels), 6)
+
+
+def test_a_deterministic_cycle_is_learned() -> None:
+    data = _data()
+    model = _model(data, loss="ce", encoder="bert", learning_rate=1e-2)
+    optimizer = model.configure_optimizers()
+    for _ in range(150):
+        optimizer.zero_grad()
+        total = model.loss(_batch(data))["total"]
+        total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    batch = next(iter(data.test_dataloader()))
+    seen = (batch.lengths >= 4) & (batch.lengths <= 10)  # positions that training has reached
+    best = model.eval().score(batch).argmax(1)
+    assert float(total.detach()) < 0.05
+    assert (best == batch.target)[seen].all()
