@@ -1,5 +1,7 @@
 """SASRec: what its specification says must hold."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,12 +17,14 @@ LENGTHS = (12, 7, 5, 4, 3)
 LOSSES = ("bce1", "bceK", "ce", "ss", "gbce")
 
 
-def _data(layout: Any = "all", **arguments: Any) -> SequenceDataModule:
-    """Five users on a deterministic cycle of ten items."""
-    items = torch.cat([1 + (torch.arange(n) + 2 * u) % 10 for u, n in enumerate(LENGTHS)])
-    split = torch.cat([torch.tensor([TRAIN] * (n - 2) + [VALID, TEST]) for n in LENGTHS])
-    offsets = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0).tolist()])
-    meta = Meta("cycle", "0" * 64, {}, "successive", {"users": 5, "items": 10}, {})
+def _data(
+    layout: Any = "all", lengths: Sequence[int] = LENGTHS, **arguments: Any
+) -> SequenceDataModule:
+    """Users on a deterministic cycle of ten items, each two items further."""
+    items = torch.cat([1 + (torch.arange(n) + 2 * u) % 10 for u, n in enumerate(lengths)])
+    split = torch.cat([torch.tensor([TRAIN] * (n - 2) + [VALID, TEST]) for n in lengths])
+    offsets = torch.tensor([0, *itertools.accumulate(lengths)])
+    meta = Meta("cycle", "0" * 64, {}, "successive", {"users": len(lengths), "items": 10}, {})
     dataset = PreparedDataset(meta, items.int(), split.to(torch.uint8), offsets)
     return SequenceDataModule(dataset, layout=layout, **arguments)
 
@@ -35,6 +39,11 @@ def _model(data: SequenceDataModule, **arguments: Any) -> SASRec:
 
 def _batch(data: SequenceDataModule) -> SequenceBatch:
     return next(iter(data.train_dataloader()))
+
+
+@torch.no_grad()
+def _loss(model: SASRec, batch: SequenceBatch) -> float:
+    return float(model.loss(batch)["total"])
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -58,14 +67,14 @@ def test_layouts_give_the_same_states_to_the_same_prefixes() -> None:
     """A causal encoder that counts positions from the first item cannot tell the layouts apart."""
     rows, prefixes = _data("all"), _data("prefix")
     model = _model(rows, loss="ce", encoder="bert").eval()
-    whole = float(model.loss(_batch(rows))["total"])
-    assert float(model.loss(_batch(prefixes))["total"]) == pytest.approx(whole, abs=1e-6)
+    whole = _loss(model, _batch(rows))
+    assert _loss(model, _batch(prefixes)) == pytest.approx(whole, abs=1e-6)
 
 
 def test_loss_does_not_depend_on_how_wide_the_batch_is() -> None:
     model = _model(_data(), loss="ce").eval()
-    narrow = float(model.loss(_batch(_data()))["total"])
-    padded = float(model.loss(_batch(_data(pad_to_window=True)))["total"])
+    narrow = _loss(model, _batch(_data()))
+    padded = _loss(model, _batch(_data(pad_to_window=True)))
     assert padded == pytest.approx(narrow, abs=1e-6)
 
 
@@ -96,8 +105,8 @@ def test_shared_negatives_are_one_draw_a_row() -> None:
 
 
 def test_a_deterministic_cycle_is_learned() -> None:
-    data = _data()
-    model = _model(data, loss="ce", encoder="bert", learning_rate=1e-2)
+    data = _data(lengths=[12, 13] * 5, window=5)
+    model = _model(data, window=5, loss="ce", encoder="bert", learning_rate=1e-2)
     optimizer = model.configure_optimizers()
     for _ in range(150):
         optimizer.zero_grad()
@@ -105,7 +114,5 @@ def test_a_deterministic_cycle_is_learned() -> None:
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     batch = next(iter(data.test_dataloader()))
-    seen = (batch.lengths >= 4) & (batch.lengths <= 10)  # positions that training has reached
-    best = model.eval().score(batch).argmax(1)
-    assert float(total.detach()) < 0.05
-    assert (best == batch.target)[seen].all()
+    assert float(total.detach()) < 0.02
+    assert (model.eval().score(batch).argmax(1) == batch.target).all()
