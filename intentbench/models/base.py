@@ -53,7 +53,7 @@ class Recommender(LightningModule):
         """Item vectors (V + 1, D)."""
         raise NotImplementedError
 
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: EvaluationBatch) -> Tensor:
         """Scores (B, V + 1), higher is better; column 0 (`PAD`) is -inf."""
         scores = self.encode(batch) @ self.item_table().T
         scores[:, PAD] = -torch.inf
@@ -101,12 +101,15 @@ class Recommender(LightningModule):
         """Log the metrics of all users and keep their ranks in `table`."""
         self._close(self.test_ranks, "test")
 
-    def predict_step(
-        self, batch: EvaluationBatch, batch_idx: int, k: int = 20
-    ) -> dict[str, Tensor]:
-        """The k best items of each user: "users" (B,), "items" and "scores" (B, k)."""
+    def recommend(self, batch: EvaluationBatch, k: int) -> tuple[Tensor, Tensor]:
+        """The k best candidates of each user and their scores, both (B, k); -inf: none is left."""
         best = masked_scores(self.score(batch), batch.masked).topk(min(k, self.n_items))
-        return {"users": batch.users, "items": best.indices, "scores": best.values}
+        return best.indices, best.values
+
+    def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, Tensor]:
+        """The 20 best items of each user: "users" (B,), "items" and "scores" (B, 20)."""
+        items, scores = self.recommend(batch, 20)
+        return {"users": batch.users, "items": items, "scores": scores}
 
 
 class ClosedFormRecommender(Recommender):
@@ -119,8 +122,9 @@ class ClosedFormRecommender(Recommender):
         super().__init__(n_items, n_users)
         self.automatic_optimization = False
 
-    def configure_optimizers(self) -> None:
-        """None: there is nothing to optimise."""
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """None at all: there is nothing to optimise. (Lightning warns of a None itself.)"""
+        return []
 
     def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> int:
         """Skip the rest of the epoch, and stop after it."""

@@ -1,5 +1,6 @@
 """A method's Card: the facts that stand beside its code."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -47,7 +48,8 @@ class Card:
             logistic loss, log 2 a term, per (1 + negatives) terms "bce"), or None.
         effects: argument to what it changes, where that is no score, loss or state size
             ("speed", …): the contract suite then does not look for one.
-        expected_failures: check (C1 … C15) to the reason why it cannot hold; strict.
+        expected_failures: check (a key of `intentbench.contracts.checks.CHECKS`, "C5b") to the reason
+            why it cannot hold; strict.
     """
 
     title: str
@@ -69,4 +71,5 @@ class Card:
 
     def snapshot(self) -> dict[str, Any]:
         """The Card as plain JSON types: stored with each trial, so that pages need no torch."""
-        return asdict(self)
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain

@@ -1,0 +1,127 @@
+"""What the commands do that is more than a call: the list of what there is, the page of a run."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datamodules.catalog import catalog
+from intentbench.models import method_table
+
+if TYPE_CHECKING:
+    from intentbench.results.record import TrialRecord
+    from intentbench.runner.grid import GridResult
+    from intentbench.spec import BenchmarkSpec
+
+ORACLE = "oracle"
+"""Label and method of the row that no method can pass; synthetic data only."""
+
+
+def describe_all(what: str | None = None) -> str:
+    """Methods, datasets and benchmarks, one a line; imports no torch.
+
+    Args:
+        what: "models", "datasets" or "benchmarks"; all when None.
+    """
+    parts = {
+        "models": lambda: [(key, _summary(path)) for key, path in method_table().items()],
+        "datasets": lambda: [(name, entry.title) for name, entry in catalog().items()],
+        "benchmarks": lambda: [(str(p), _title(p)) for p in sorted(Path("benchmarks").glob("*.yaml"))],
+    }
+    lines = []
+    for name in [what] if what else parts:
+        rows = parts[name]()
+        width = max((len(key) for key, _ in rows), default=0)
+        lines += [f"{name}:", *(f"  {key:{width}}  {text}".rstrip() for key, text in rows), ""]
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def publish_benchmark(
+    spec: "BenchmarkSpec", result: "GridResult", file: Path, out: Path, runs: Path
+) -> list[Path]:
+    """Write the leaderboard of a benchmark that has run.
+
+    Args:
+        spec: the benchmark.
+        result: its trials.
+        file: where the spec was read from.
+        out: folder of all leaderboards.
+        runs: root of all runs; gets the oracle's ranks.
+
+    Returns:
+        The pages written; none where nothing has finished.
+    """
+    from intentbench.reports.cells import attach_ranks
+    from intentbench.reports.plan import Plan
+    from intentbench.reports.publish import publish_results
+
+    done = [(folder, record) for folder, record in result.trials if record.status == "done"]
+    if not done:
+        return []
+    plan = Plan(
+        title=spec.title,
+        reference=spec.reference,
+        datasets=tuple(entry.name for entry in spec.datasets),
+        labels=tuple(entrant.label for entrant in spec.entrants),
+        seeds=spec.seeds,
+        command=f"intentbench run {file}",
+        code=result.code,
+    )
+    trials = [*result.trials, *_oracles(spec, [record for _, record in done], runs)]
+    return publish_results(attach_ranks(trials), spec.name, out, plan)
+
+
+def _oracles(
+    spec: "BenchmarkSpec", done: "list[TrialRecord]", runs: Path
+) -> "Iterator[tuple[Path, TrialRecord]]":
+    """The ceiling of each synthetic dataset, stored like a trial."""
+    from datamodules.oracle import oracle_ranks
+    from datamodules.prepare import prepare
+    from datamodules.prepared import load_prepared
+    from intentbench.metrics.formulas import compute_metric
+    from intentbench.results.record import Cost
+    from intentbench.results.store import read_record, save_ranks, trial_folder, write_record
+
+    for entry in spec.datasets:
+        like = next((record for record in done if record.dataset == entry.name), None)
+        if entry.reader != "synthetic" or like is None:
+            continue
+        folder = trial_folder(runs, entry.name, ORACLE, like.data_fingerprint[:16])
+        record = read_record(folder)
+        if record is None:
+            user, key, rank = oracle_ranks(load_prepared(prepare(entry)))
+            save_ranks(folder, user, key, rank)
+            record = replace(
+                like,
+                trial=folder.name,
+                label=ORACLE,
+                method=ORACLE,
+                seed=0,
+                arguments={},
+                training={},
+                metrics={name: float(compute_metric(name, rank).mean()) for name in like.metrics},
+                validation={},
+                best_epoch=-1,
+                cost=Cost(),
+                code="",
+                card={"title": "Oracle", "deterministic": True, "published": []},
+            )
+            write_record(folder, record)
+        yield folder, record
+
+
+def _summary(path: str) -> str:
+    """First line of the docstring of a method's module, read without importing it."""
+    found = find_spec(path.split(":")[0])
+    if found is None or found.origin is None:
+        return ""
+    text = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
+    return text.split("\n")[0]
+
+
+def _title(path: Path) -> str:
+    """The title line of a benchmark."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next((line[6:].strip() for line in lines if line.startswith("title:")), "")

@@ -1,0 +1,31 @@
+"""The checks by name: the names are those that a Card's `expected_failures` uses."""
+
+CHECKS = {
+    "C1a": "the Card is complete: paper, figures with source, arguments that exist",
+    "C1b": "file, key and class have one spelling",
+    "C2a": "arguments survive a round trip through YAML",
+    "C2b": "unknown and ill-typed arguments are refused",
+    "C3": "changing each argument changes state, scores or a declared effect",
+    "C4a": "scores (B, V + 1) are finite, also for empty histories; the PAD column is -inf",
+    "C4b": "predictions are items that the user has not had",
+    "C5a": "a user alone scores as in a batch",
+    "C5b": "a trimmed batch gives the scores and the loss of a padded one",
+    "C5c": "the order of users is free",
+    "C6a": "neither training nor scores see the target or what follows it",
+    "C6b": "states do not see later inputs",
+    "C7a": "scoring twice is equal, changes no batch, no state and no global generator",
+    "C7b": "the loss changes no batch",
+    "C8": "every trained parameter gets a finite gradient, frozen ones none",
+    "C9a": "the first loss is near its closed form",
+    "C9b": "training beats popularity on planted intents",
+    "C9c": "deterministic sequences are learnt by heart (slow)",
+    "C10": "a seed determines the ranks, bit for bit; another seed gives others",
+    "C11": "a second fit of the same object equals the first",
+    "C12a": "k epochs, save, load, k more equal 2k epochs, bit for bit",
+    "C12b": "a checkpoint holds all that scores need, and loads with weights_only=True",
+    "C13": "two processes rank every user exactly once, and as one process does",
+    "C14a": "Lightning's own Trainer, with its defaults, fits, validates, tests and predicts",
+    "C14b": "`intentbench run` writes a valid record and a row of the leaderboard",
+    "C15": "the loss equals the reference code's, where its values are stored",
+}
+"""Each in a few words."""

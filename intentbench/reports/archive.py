@@ -1,0 +1,116 @@
+"""What is published beside a page: every rank and record that it was computed from.
+
+Layout of `ranks/<name>/`: `board.json` (the plan), and for each dataset `<dataset>.npz` (user and
+key of each target) and `<dataset>/<label>.npz` (ranks, seeds x targets) with `<label>.json` (its
+records). A rank takes two bytes before compression where the catalogue allows.
+"""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from datamodules.errors import RequestError
+from intentbench.reports.cells import Result, Table
+from intentbench.reports.plan import Plan
+from intentbench.results.record import parse_record
+from intentbench.results.store import write_atomic
+
+BOARD = "board.json"
+FORMAT = 1
+"""Version of the layout."""
+
+
+def is_archive(folder: Path) -> bool:
+    """Whether a folder holds published ranks (and not runs)."""
+    return (folder / BOARD).is_file()
+
+
+def write_archive(folder: Path, name: str, plan: Plan, tables: Iterable[Table]) -> None:
+    """Write ranks and records; what the folder held before is replaced as a whole.
+
+    Args:
+        folder: `leaderboards/ranks/<name>`.
+        name: of the leaderboard.
+        plan: of the benchmark.
+        tables: all of it.
+
+    Raises:
+        OSError: the disk is full or may not be written.
+    """
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        for table in tables:
+            _write_table(fresh, table)
+        board = {"format": FORMAT, "name": name, "plan": asdict(plan)}
+        write_atomic(fresh / BOARD, (json.dumps(board, indent=1, sort_keys=True) + "\n").encode())
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def read_archive(folder: Path) -> tuple[str, Plan, list[Result]]:
+    """Read published ranks and records.
+
+    Returns:
+        Name of the leaderboard, its plan, and its trials.
+
+    Raises:
+        RequestError: the folder is none of these, or a file in it is missing or damaged.
+    """
+    try:
+        board = json.loads((folder / BOARD).read_text(encoding="utf-8"))
+        if board["format"] != FORMAT:
+            raise ValueError(f"format {board['format']}, this version reads {FORMAT}")
+        results = [
+            result for path in sorted(folder.glob("*/*.json")) for result in _read_cell(path)
+        ]
+        return board["name"], Plan.from_json(board["plan"]), results
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise RequestError(f"{folder}: no readable leaderboard ranks ({error})") from None
+
+
+def _write_table(folder: Path, table: Table) -> None:
+    targets = {"user": table.user.astype(np.int32), "key": table.key.astype(np.int32)}
+    write_atomic(folder / f"{table.dataset}.npz", _compressed(**targets))
+    for cell in table.cells:
+        records = [json.loads(record.to_json()) for record in cell.records + cell.failed]
+        text = json.dumps(records, indent=1, sort_keys=True) + "\n"
+        write_atomic(folder / table.dataset / f"{cell.label}.json", text.encode())
+        if cell.records:
+            small = cell.ranks.max() <= np.iinfo(np.uint16).max
+            ranks = _compressed(rank=cell.ranks.astype(np.uint16 if small else np.uint32))
+            write_atomic(folder / table.dataset / f"{cell.label}.npz", ranks)
+
+
+def _read_cell(path: Path) -> list[Result]:
+    records = [parse_record(json.dumps(raw)) for raw in json.loads(path.read_text("utf-8"))]
+    done = [record for record in records if record.status == "done"]
+    results: list[Result] = [(record, None) for record in records if record.status != "done"]
+    if done:
+        with np.load(
+            path.parent.with_name(path.parent.name + ".npz"), allow_pickle=False
+        ) as targets:
+            user, key = targets["user"], targets["key"]
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
+            ranks = file["rank"]
+        if ranks.shape != (len(done), len(user)):
+            raise ValueError(f"{path.with_suffix('.npz').name}: shape {ranks.shape}")
+        for record, rank in zip(done, ranks, strict=True):
+            results.append((record, {"user": user, "key": key, "rank": rank}))
+    return results
+
+
+def _compressed(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()

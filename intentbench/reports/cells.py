@@ -1,0 +1,243 @@
+"""From records and ranks to tables: seeds x users of each row, aligned, nothing mixed.
+
+A table is one dataset; a cell is one row of it: the seeds of one label. Cells of a table share the
+prepared data, the protocol and the very same targets, or there is no table.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.errors import RequestError
+from intentbench.metrics.formulas import compute_metric
+from intentbench.results.record import TrialRecord
+from intentbench.results.store import load_ranks, load_records
+
+METRICS = ("hit_rate@5", "ndcg@5", "hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20", "mrr")
+"""Metrics that a leaderboard publishes."""
+
+ORACLE = "oracle"
+"""Method key of the Bayes-best ranker of synthetic data: a ceiling, no competitor."""
+
+INPUTS = ("window", "targets", "notes")
+"""Entries of a protocol that say what a method is given or what is known of the data; they may
+differ between the rows of a table, for they do not change what is asked or how it is counted."""
+
+_TOLERANCE = 1e-9
+_NOTHING = np.zeros(0, dtype=np.int32)
+
+Ranks = dict[str, NDArray[np.integer]]
+"""Arrays "user", "key" and "rank" of a trial, (T,) each."""
+
+Result = tuple[TrialRecord, Ranks | None]
+"""A trial; None in place of its ranks where it failed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The trials of one label on one dataset.
+
+    Attributes:
+        label: row of the leaderboard.
+        records: of the trials that are done, by seed.
+        failed: of those that failed, by seed.
+        ranks: (S, T) of the trials that are done.
+    """
+
+    label: str
+    records: tuple[TrialRecord, ...]
+    failed: tuple[TrialRecord, ...]
+    ranks: NDArray[np.integer]
+
+    @property
+    def any_record(self) -> TrialRecord:
+        """A record, done or failed, for what all of them share."""
+        return (self.records + self.failed)[0]
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the seed changes nothing by definition."""
+        return self.is_oracle or bool(self.any_record.card.get("deterministic"))
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether this is the ceiling, not a competitor."""
+        return self.any_record.method == ORACLE
+
+    @property
+    def seed_changes_nothing(self) -> bool:
+        """Whether a method that should depend on its seed ranks the same with every one."""
+        several = len(self.ranks) > 1 and not self.deterministic
+        return several and bool((self.ranks == self.ranks[0]).all())
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The cells of one dataset.
+
+    Attributes:
+        dataset: catalogue key.
+        user: (T,) user of each target, ascending.
+        key: (T,) position of the target among the user's events.
+        cells: by label; those without a finished trial included.
+    """
+
+    dataset: str
+    user: NDArray[np.integer]
+    key: NDArray[np.integer]
+    cells: tuple[Cell, ...]
+
+    @property
+    def n_users(self) -> int:
+        """U, users with a target."""
+        return len(np.unique(self.user))
+
+    def values(self, cell: Cell, metric: str) -> NDArray[np.float64]:
+        """A metric by seed and user, (S, U).
+
+        Where users have several targets, the unit is still the user: their sum, scaled by U / T,
+        so that the mean over users is the mean over targets.
+        """
+        values = compute_metric(metric, cell.ranks)
+        first = np.flatnonzero(np.diff(self.user, prepend=-1))
+        if len(first) == len(self.user):
+            return values
+        sums: NDArray[np.float64] = np.add.reduceat(values, first, axis=1)
+        return sums * (len(first) / len(self.user))
+
+
+def read_results(runs: Path) -> list[Result]:
+    """Every finished trial below a folder of runs, with its ranks.
+
+    Raises:
+        RequestError: no such folder, or a file in it cannot be read.
+    """
+    return attach_ranks(load_records(runs))
+
+
+def attach_ranks(trials: Iterable[tuple[Path, TrialRecord]]) -> list[Result]:
+    """Load the ranks of trials that are done.
+
+    Raises:
+        RequestError: ranks are missing or damaged.
+    """
+    return [
+        (record, load_ranks(folder) if record.status == "done" else None)
+        for folder, record in trials
+    ]
+
+
+def build_tables(results: Iterable[Result]) -> tuple[Table, ...]:
+    """Sort trials into tables and cells.
+
+    Raises:
+        RequestError: trials of one dataset differ in data, protocol or targets, those of one cell
+            in configuration, a seed is there twice, or ranks do not give the recorded metrics.
+    """
+    by_dataset: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda r: (r[0].dataset, r[0].label, r[0].seed, r[0].trial)):
+        by_dataset.setdefault(result[0].dataset, []).append(result)
+    return tuple(_table(dataset, found) for dataset, found in by_dataset.items())
+
+
+def shared_protocol(record: TrialRecord) -> dict[str, Any]:
+    """The part of the protocol that must be equal throughout a table."""
+    return {name: value for name, value in record.protocol.items() if name not in INPUTS}
+
+
+def _table(dataset: str, results: list[Result]) -> Table:
+    records = [record for record, _ in results]
+    _require_same(dataset, records, "prepared data", lambda r: r.data_fingerprint[:16])
+    _require_same(dataset, records, "protocol", shared_protocol)
+    by_label: dict[str, list[Result]] = {}
+    for result in results:
+        by_label.setdefault(result[0].label, []).append(result)
+    targets: Ranks | None = None
+    cells = []
+    for label, found in by_label.items():
+        _check_cell(f"{dataset}: {label}", [record for record, _ in found])
+        rows = []
+        for record, ranks in found:
+            if ranks is None:
+                continue
+            name = f"{dataset}: {label}, seed {record.seed}"
+            aligned = _aligned(ranks, name)
+            targets = targets or aligned
+            if not all(np.array_equal(targets[part], aligned[part]) for part in ("user", "key")):
+                raise RequestError(f"{name} ranks other targets than the trials before it")
+            _check_metrics(record, aligned["rank"], name)
+            rows.append(aligned["rank"])
+        done = tuple(record for record, ranks in found if ranks is not None)
+        failed = tuple(record for record, ranks in found if ranks is None)
+        cells.append(Cell(label, done, failed, np.stack(rows) if rows else _NOTHING[None, :0]))
+    first = targets or {"user": _NOTHING, "key": _NOTHING}
+    return Table(dataset, first["user"], first["key"], tuple(cells))
+
+
+def _aligned(ranks: Ranks, name: str) -> Ranks:
+    """Sorted by user, then key; a target that is there twice is refused."""
+    user, key = ranks["user"].astype(np.int64), ranks["key"].astype(np.int64)
+    if len(user) == 0:
+        raise RequestError(f"{name}: no ranks at all; run the trial again")
+    step = np.diff(user)
+    if ((step < 0) | ((step == 0) & (np.diff(key) < 0))).any():
+        order = np.lexsort((key, user))
+        user, key = user[order], key[order]
+        ranks = {array: values[order] for array, values in ranks.items()}
+    if ((np.diff(user) == 0) & (np.diff(key) == 0)).any():
+        raise RequestError(f"{name}: a target is ranked twice; run the trial again")
+    return ranks
+
+
+def _check_cell(where: str, records: Sequence[TrialRecord]) -> None:
+    for name in ("method", "arguments", "data", "training"):
+        _require_same(where, records, name, attrgetter(name))
+    seeds = [record.seed for record in records]
+    if twice := {seed for seed in seeds if seeds.count(seed) > 1}:
+        raise RequestError(f"{where}: seed {min(twice)} is there twice; remove one of the trials")
+
+
+def _require_same(
+    where: str,
+    records: Sequence[TrialRecord],
+    what: str,
+    of: Callable[[TrialRecord], Mapping[str, Any] | str],
+) -> None:
+    first = records[0]
+    for other in records[1:]:
+        ours, theirs = _plain(of(first)), _plain(of(other))
+        if ours == theirs:
+            continue
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            names = sorted(
+                name for name in ours | theirs if ours.get(name, ...) != theirs.get(name, ...)
+            )
+            ours, theirs = ({name: side.get(name) for name in names} for side in (ours, theirs))
+        raise RequestError(
+            f"{where}: trial {first.trial} ({first.label}) and trial {other.trial} ({other.label}) "
+            f"differ in {what}: {ours} and {theirs}; report them apart or remove one"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back: a record in memory may hold tuples, one from disk lists."""
+    return json.loads(json.dumps(value, sort_keys=True))
+
+
+def _check_metrics(record: TrialRecord, rank: NDArray[np.integer], name: str) -> None:
+    for metric in METRICS:
+        recorded = record.metrics.get(metric)
+        if recorded is None:
+            continue
+        found = float(compute_metric(metric, rank).mean())
+        if abs(found - recorded) > _TOLERANCE:
+            raise RequestError(
+                f"{name}: recorded {metric} {recorded:.6f}, its ranks give {found:.6f}; "
+                "run the trial again"
+            )

@@ -1,0 +1,193 @@
+"""Columns of a table: one producer each, its output checked.
+
+A producer takes a section and gives a heading and one text a row. Another column is another
+producer in `ACCURACY` or `COST`.
+"""
+
+from collections.abc import Callable, Sequence
+from statistics import mean
+
+from intentbench.reports.leaderboard import ALPHA, PRIMARY, Row, Section
+from intentbench.stats.contrast import BORROWED, USERS_ONLY
+
+Column = tuple[str, list[str]]
+Producer = Callable[[Section], Column]
+
+EMPTY = "-"
+
+FLAGS = {BORROWED: "†", USERS_ONLY: "‡"}
+"""Signs of what a reader must know of a difference."""
+
+_SHORT = {"hit_rate": "HR", "ndcg": "NDCG", "mrr": "MRR"}
+
+
+def produce(section: Section, producers: Sequence[Producer]) -> list[Column]:
+    """The columns of a table.
+
+    Raises:
+        ValueError: a producer gave other than one line of text a row.
+    """
+    columns = []
+    for producer in producers:
+        heading, cells = producer(section)
+        if len(cells) != len(section.rows):
+            raise ValueError(f"column {heading!r}: {len(cells)} cells, {len(section.rows)} rows")
+        for cell in cells:
+            if not isinstance(cell, str) or not cell or "\n" in cell or "|" in cell:
+                raise ValueError(f"column {heading!r}: {cell!r} is no cell of a table")
+        columns.append((heading, cells))
+    return columns
+
+
+def short_name(metric: str) -> str:
+    """A metric as printed.
+
+    >>> short_name("hit_rate@10"), short_name("mrr")
+    ('HR@10', 'MRR')
+    """
+    formula, at, k = metric.partition("@")
+    return _SHORT.get(formula, formula) + at + k
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share as printed.
+
+    >>> percent(0.05)
+    '5 %'
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def code(text: str) -> str:
+    """A name or message as code, safe inside a table."""
+    return "`" + text.replace("`", "'").replace("|", "¦").replace("\n", " ") + "`"
+
+
+def row_name(section: Section) -> Column:
+    """The label; the ceiling in words."""
+    return "model", [
+        f"*{code(row.label)} (ceiling)*" if row.ceiling else code(row.label) for row in section.rows
+    ]
+
+
+def seeds(section: Section) -> Column:
+    """Seeds done, of those asked for where some are missing."""
+    return "seeds", [
+        str(len(row.records)) if row.complete else f"{len(row.records)}/{len(row.seeds)}"
+        for row in section.rows
+    ]
+
+
+def accuracy(metric: str) -> Producer:
+    """A producer of mean ± standard deviation over seeds, best bold, second underlined."""
+
+    def produce_metric(section: Section) -> Column:
+        means = sorted({row.means[metric] for row in section.rows if row.ranked}, reverse=True)
+        cells = []
+        for row in section.rows:
+            if not row.means:
+                cells.append(EMPTY)
+                continue
+            value, deviation = row.means[metric], row.deviations[metric]
+            text = f"{value:.4f}"
+            if row.ranked and value == means[0]:
+                text = f"**{text}**"
+            elif row.ranked and len(means) > 1 and value == means[1]:
+                text = f"<ins>{text}</ins>"
+            cells.append(text if deviation is None else f"{text} ± {deviation:.4f}")
+        return short_name(metric), cells
+
+    return produce_metric
+
+
+def tier(section: Section) -> Column:
+    """Shared rank by the primary metric."""
+    tiers = section.family.tiers() if section.family else {}
+    return "tier", [str(tiers.get(row.label) or EMPTY) for row in section.rows]
+
+
+def difference(section: Section) -> Column:
+    """Relative difference to the reference with its interval, and the mark."""
+    heading = f"{short_name(PRIMARY)} against {code(section.reference)}, % [{percent(1 - ALPHA)}]"
+    return heading, [_difference(section, row) for row in section.rows]
+
+
+def _difference(section: Section, row: Row) -> str:
+    contrast = section.difference(row)
+    if section.family is None or contrast is None:
+        return "reference" if row.ranked and len(section.rows) > 1 else EMPTY
+    if contrast.relative is None or contrast.relative_low is None or contrast.relative_high is None:
+        text = f"{contrast.est:+.4f} [{contrast.low:+.4f}, {contrast.high:+.4f}] absolute"
+    else:
+        low, high = (100 * end for end in (contrast.relative_low, contrast.relative_high))
+        text = f"{100 * contrast.relative:+.1f} [{low:+.1f}, {high:+.1f}]"
+    mark = section.family.mark(row.label, section.reference).replace("~", r"\~")
+    flags = "".join(flag for note, flag in FLAGS.items() if note in contrast.notes)
+    return " ".join(part for part in (text, mark + flags) if part)
+
+
+def users(section: Section) -> Column:
+    """Share of users for whom the row beats, equals and loses to the reference."""
+    cells = []
+    for row in section.rows:
+        if section.family is None or section.difference(row) is None:
+            cells.append(EMPTY)
+            continue
+        effect = section.family.effects[row.label, section.reference]
+        parts = (effect.won, effect.tied, effect.lost)
+        cells.append(" / ".join(f"{100 * part / sum(parts):.0f}" for part in parts))
+    return "users won / tied / lost, %", cells
+
+
+def published(metric: str) -> Producer:
+    """A producer of the published figure and how far the measured one is from it."""
+
+    def produce_metric(section: Section) -> Column:
+        cells = []
+        for row in section.rows:
+            figure = row.published.get(metric)
+            if figure is None:
+                cells.append(EMPTY)
+                continue
+            value = figure["value"]
+            cells.append(f"{value:.4f} ({100 * (row.means[metric] / value - 1):+.1f} %)")
+        return f"published {short_name(metric)}", cells
+
+    return produce_metric
+
+
+def cost(heading: str, read: Callable[[Row], float], digits: int = 0) -> Producer:
+    """A producer of a cost, for rows with trials; 0 is printed as nothing to report."""
+
+    def produce_cost(section: Section) -> Column:
+        values = [read(row) for row in section.rows]
+        return heading, [f"{value:,.{digits}f}" if value else EMPTY for value in values]
+
+    return produce_cost
+
+
+ACCURACY: tuple[Producer, ...] = (
+    row_name,
+    accuracy("hit_rate@10"),
+    accuracy("ndcg@10"),
+    accuracy("hit_rate@20"),
+    accuracy("ndcg@20"),
+    seeds,
+    tier,
+    difference,
+    users,
+    published("hit_rate@10"),
+    published("ndcg@10"),
+)
+
+COST: tuple[Producer, ...] = (
+    row_name,
+    cost("parameters", lambda row: row.records[0].cost.parameters),
+    cost("epochs", lambda row: mean(r.cost.epochs for r in row.records), 1),
+    cost("s / epoch", lambda row: mean(r.cost.seconds_per_epoch for r in row.records), 2),
+    cost("s in all", lambda row: mean(r.cost.seconds for r in row.records), 1),
+    cost("ms / user, alone", lambda row: mean(r.cost.latency_1 for r in row.records), 2),
+    cost("ms / user, of 256", lambda row: mean(r.cost.latency_256 for r in row.records), 3),
+    cost("peak MiB", lambda row: max(r.cost.peak_memory_mb for r in row.records)),
+    cost("peak device MiB", lambda row: max(r.cost.peak_device_memory_mb for r in row.records)),
+)

@@ -1,0 +1,165 @@
+"""A leaderboard as CSV, for spreadsheets, and as JSON, with everything that was computed."""
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from itertools import combinations
+from math import isfinite
+from typing import Any
+
+from intentbench.reports.cells import METRICS, shared_protocol
+from intentbench.reports.leaderboard import ALPHA, PRIMARY, Leaderboard, Row, Section
+
+FIELDS = (
+    "dataset",
+    "method",
+    "metric",
+    "mean",
+    "std",
+    "seeds",
+    "ci_low",
+    "ci_high",
+    "reference",
+    "p_holm",
+    "significant",
+    "published",
+)
+"""Columns of the CSV. `method` is the label of the row. `ci_low` and `ci_high` bound the absolute
+difference to `reference`; they and whatever follows from the test stand with the primary metric
+only."""
+
+_DIGITS = 10  # of a float in JSON: sums may differ in the last bits between machines
+
+
+def render_csv(board: Leaderboard) -> str:
+    """A line a dataset, row and metric; rows without a result are left out."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, FIELDS, lineterminator="\n", restval="")
+    writer.writeheader()
+    for section in board.sections:
+        for row in section.rows:
+            for metric in METRICS if row.means else ():
+                deviation, figure = row.deviations[metric], row.published.get(metric)
+                line = {
+                    "dataset": section.table.dataset,
+                    "method": row.label,
+                    "metric": metric,
+                    "mean": f"{row.means[metric]:.6f}",
+                    "std": "" if deviation is None else f"{deviation:.6f}",
+                    "seeds": len(row.records),
+                    "published": "" if figure is None else f"{figure['value']:g}",
+                }
+                writer.writerow(line | (_tested(section, row) if metric == PRIMARY else {}))
+    return buffer.getvalue()
+
+
+def _tested(section: Section, row: Row) -> dict[str, str]:
+    contrast = section.difference(row)
+    if section.family is None or contrast is None:
+        return {"reference": section.reference} if row.ranked else {}
+    p = section.family.adjusted[row.label, section.reference]
+    return {
+        "ci_low": f"{contrast.low:.6f}",
+        "ci_high": f"{contrast.high:.6f}",
+        "reference": section.reference,
+        "p_holm": "" if p is None else f"{p:.6g}",
+        "significant": "" if p is None else str(p < ALPHA).lower(),
+    }
+
+
+def render_json(board: Leaderboard) -> str:
+    """Everything behind the page, every pair of models included."""
+    content = {
+        "name": board.name,
+        "plan": asdict(board.plan),
+        "preliminary": board.preliminary,
+        "metric": PRIMARY,
+        "alpha": ALPHA,
+        "correction": "holm",
+        "datasets": [_section(section) for section in board.sections],
+        "absent": board.absent,
+    }
+    return json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _section(section: Section) -> dict[str, Any]:
+    records, family = section.records, section.family
+    resolution = family.resolution() if family else None
+    return {
+        "dataset": section.table.dataset,
+        "data_fingerprint": records[0].data_fingerprint if records else None,
+        "statistics": records[0].statistics if records else {},
+        "protocol": shared_protocol(records[0]) if records else {},
+        "users": section.table.n_users,
+        "targets": len(section.table.user),
+        "reference": section.reference,
+        "tests": family.n_tests if family else 0,
+        "resolution": asdict(resolution) if resolution else None,
+        "rows": [_row(section, row) for row in section.rows],
+        "pairs": _pairs(section),
+    }
+
+
+def _row(section: Section, row: Row) -> dict[str, Any]:
+    family, cell = section.family, row.cell
+    return {
+        "label": row.label,
+        "method": cell.any_record.method if cell else None,
+        "arguments": cell.any_record.arguments if cell else {},
+        "seeds": [record.seed for record in row.records],
+        "seeds_asked": row.seeds,
+        "failed": {record.seed: record.reason for record in cell.failed} if cell else {},
+        "ceiling": row.ceiling,
+        "stale": row.stale,
+        "tier": family.tiers().get(row.label) if family else None,
+        "mark": family.mark(row.label, section.reference) if family and row.ranked else "",
+        "metrics": {
+            metric: {
+                "mean": row.means[metric],
+                "std": row.deviations[metric],
+                "published": row.published.get(metric),
+            }
+            for metric in row.means
+        },
+        "trials": [
+            {
+                "trial": record.trial,
+                "seed": record.seed,
+                "metrics": record.metrics,
+                "cost": asdict(record.cost),
+                "environment": record.environment,
+                "code": record.code,
+                "finished": record.finished,
+            }
+            for record in row.records
+        ],
+    }
+
+
+def _pairs(section: Section) -> list[dict[str, Any]]:
+    """Each pair once, the one with the higher mean first."""
+    family = section.family
+    if family is None:
+        return []
+    return [
+        {
+            "a": a,
+            "b": b,
+            **asdict(family.contrasts[a, b]),
+            "p_adjusted": family.adjusted[a, b],
+            **asdict(family.effects[a, b]),
+        }
+        for a, b in combinations(family.labels, 2)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Floats rounded, those that JSON cannot say as null."""
+    if isinstance(value, dict):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if isfinite(value) else None
+    return value

@@ -1,0 +1,195 @@
+"""Tables of ranks to a leaderboard: rows in order, tested, beside what others published."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from intentbench.reports.cells import METRICS, Cell, Result, Table, build_tables
+from intentbench.reports.plan import Plan
+from intentbench.results.record import TrialRecord
+from intentbench.stats.contrast import Contrast
+from intentbench.stats.family import Family, compare_all
+
+PRIMARY = "ndcg@10"
+"""The metric that rows are sorted and tested by; the others carry no marks."""
+
+ALPHA = 0.05
+"""Chance of any false mark in a table."""
+
+FULL_SEEDS = 5
+"""Seeds below which a page is called preliminary."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        label: its name.
+        cell: its trials; None where there are none.
+        seeds: those that were asked for.
+        means: metric to mean over seeds and targets; empty where no trial is done.
+        deviations: metric to standard deviation over seeds; None with one seed.
+        published: metric to the figure to compare with, as in `Published.snapshot`.
+        stale: whether its code has changed since.
+    """
+
+    label: str
+    cell: Cell | None
+    seeds: tuple[int, ...]
+    means: dict[str, float]
+    deviations: dict[str, float | None]
+    published: dict[str, dict[str, Any]]
+    stale: bool
+
+    @property
+    def ceiling(self) -> bool:
+        """Whether it is the oracle: shown, but not ranked and not tested."""
+        return self.cell is not None and self.cell.is_oracle
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it takes part in the comparison."""
+        return bool(self.means) and not self.ceiling
+
+    @property
+    def records(self) -> tuple[TrialRecord, ...]:
+        """Of the trials that are done."""
+        return self.cell.records if self.cell else ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed that was asked for is done."""
+        return len(self.records) >= len(self.seeds)
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """The leaderboard of one dataset.
+
+    Attributes:
+        table: its ranks.
+        rows: ranked ones by falling primary metric, then the ceiling, then those without a result.
+        family: the comparison of all ranked rows; None where fewer than two.
+        reference: label that differences are taken against; "" where nothing is ranked.
+    """
+
+    table: Table
+    rows: tuple[Row, ...]
+    family: Family | None
+    reference: str
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """Of all trials that are done."""
+        return [record for row in self.rows for record in row.records]
+
+    def difference(self, row: Row) -> Contrast | None:
+        """A ranked row against the reference; None for the reference itself."""
+        if self.family is None or not row.ranked or row.label == self.reference:
+            return None
+        return self.family.contrasts[row.label, self.reference]
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """All that a page shows.
+
+    Attributes:
+        name: of the benchmark, and of its files.
+        plan: what was asked for.
+        sections: one a dataset.
+        absent: datasets of which there is no trial.
+    """
+
+    name: str
+    plan: Plan
+    sections: tuple[Section, ...]
+    absent: tuple[str, ...]
+
+    @property
+    def preliminary(self) -> bool:
+        """Whether a stochastic row has fewer than `FULL_SEEDS` seeds."""
+        return any(
+            len(row.records) < FULL_SEEDS
+            for section in self.sections
+            for row in section.rows
+            if row.ranked and row.cell is not None and not row.cell.deterministic
+        )
+
+
+def build_leaderboard(name: str, plan: Plan, results: Iterable[Result]) -> Leaderboard:
+    """Everything that a page shows, computed from ranks.
+
+    Raises:
+        RequestError: the trials do not belong together; see `build_tables`.
+    """
+    tables = {table.dataset: table for table in build_tables(results)}
+    cells = [cell for table in tables.values() for cell in table.cells]
+    # The ceiling exists on synthetic data only: elsewhere it is not missing.
+    competitors = sorted(cell.label for cell in cells if not cell.is_oracle)
+    labels = tuple(dict.fromkeys([*plan.labels, *competitors]))
+    stochastic = [cell for cell in cells if not cell.deterministic]
+    found = sorted({r.seed for cell in stochastic for r in cell.records + cell.failed})
+    seeds = plan.seeds or tuple(found)
+    order = dict.fromkeys([*plan.datasets, *sorted(tables)])
+    sections = tuple(
+        _section(tables[dataset], labels, seeds, plan) for dataset in order if dataset in tables
+    )
+    return Leaderboard(name, plan, sections, tuple(d for d in order if d not in tables))
+
+
+def _section(table: Table, labels: tuple[str, ...], seeds: tuple[int, ...], plan: Plan) -> Section:
+    cells = {cell.label: cell for cell in table.cells}
+    names = dict.fromkeys([*labels, *cells])
+    rows = [_row(table, label, cells.get(label), seeds, plan) for label in names]
+    ranked = {row.label: row for row in rows if row.ranked}
+    family = None
+    if len(ranked) > 1:
+        values = {label: table.values(cells[label], PRIMARY) for label in ranked}
+        fixed = {label for label in ranked if cells[label].deterministic}
+        family = compare_all(values, fixed, ALPHA)
+    rows.sort(key=lambda row: (_group(row), -row.means.get(PRIMARY, 0.0), row.label))
+    best = next((row.label for row in rows if row.ranked), "")
+    reference = plan.reference if plan.reference in ranked else best
+    return Section(table, tuple(rows), family, reference)
+
+
+def _group(row: Row) -> int:
+    return 0 if row.ranked else 1 if row.ceiling else 2
+
+
+def _row(table: Table, label: str, cell: Cell | None, seeds: tuple[int, ...], plan: Plan) -> Row:
+    means: dict[str, float] = {}
+    deviations: dict[str, float | None] = {}
+    published: dict[str, dict[str, Any]] = {}
+    if cell is not None and cell.records:
+        for metric in METRICS:
+            by_seed = table.values(cell, metric).mean(axis=1)
+            means[metric] = float(by_seed.mean())
+            deviations[metric] = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
+            if (figure := find_published(cell.records[0], metric)) is not None:
+                published[metric] = figure
+    if cell is not None and cell.deterministic:
+        seeds = (0,)
+    code = plan.code.get(label)
+    stale = cell is not None and code is not None and any(r.code != code for r in cell.records)
+    return Row(label, cell, seeds, means, deviations, published, stale)
+
+
+def find_published(record: TrialRecord, metric: str) -> dict[str, Any] | None:
+    """The published figure that a trial is to be compared with.
+
+    Of those for its dataset and metric whose conditions its arguments meet, the one with the most
+    conditions, and among equals the first on the Card; None where there is none.
+    """
+    fitting = [
+        figure
+        for figure in record.card.get("published", ())
+        if figure["dataset"] == record.dataset
+        and figure["metric"] == metric
+        and all(record.arguments.get(name) == value for name, value in figure["when"].items())
+    ]
+    return max(fitting, key=lambda figure: len(figure["when"]), default=None)

@@ -1,0 +1,121 @@
+"""A leaderboard as Markdown that GitHub renders."""
+
+from dataclasses import replace
+
+from intentbench.reports.columns import (
+    ACCURACY,
+    COST,
+    EMPTY,
+    FLAGS,
+    Column,
+    percent,
+    produce,
+    short_name,
+)
+from intentbench.reports.leaderboard import ALPHA, FULL_SEEDS, PRIMARY, Leaderboard, Section
+from intentbench.reports.provenance import (
+    data_lines,
+    environment_lines,
+    gaps,
+    protocol_line,
+    published_lines,
+    resolution_line,
+    stale_lines,
+)
+from intentbench.stats.contrast import BORROWED, USERS_ONLY
+from intentbench.stats.effects import ROPE
+
+
+def render_markdown(board: Leaderboard) -> str:
+    """The whole page; the same leaderboard always gives the same text."""
+    lines = [f"# {board.plan.title or board.name}", ""]
+    if board.preliminary:
+        lines += [
+            f"**Preliminary: under {FULL_SEEDS} seeds.** Orders and differences may still change.",
+            "",
+        ]
+    for section in board.sections:
+        lines += _section(section, board.plan.reference)
+    for dataset in board.absent:
+        lines += [f"## {dataset}", "", "No trial of this dataset has finished.", ""]
+    lines += ["## How to read this page", ""]
+    lines += [f"- {line}" for line in _caption(board)]
+    lines += ["", "## Reproduce", "", "```", *_commands(board), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _section(section: Section, reference: str) -> list[str]:
+    ranked = replace(section, rows=tuple(row for row in section.rows if row.ranked))
+    cost = [c for c in produce(ranked, COST) if any(cell != EMPTY for cell in c[1])]
+    lines = [f"## {section.table.dataset}", "", *_pipe_table(produce(section, ACCURACY)), ""]
+    if ranked.rows:
+        lines += ["Cost of a trial:", "", *_pipe_table(cost), ""]
+    facts = [
+        *gaps(section, reference),
+        *stale_lines(section),
+        resolution_line(section),
+        *published_lines(section),
+        protocol_line(section),
+        *data_lines(section),
+        *environment_lines(section),
+    ]
+    return [*lines, *(f"- {fact}" for fact in facts if fact), ""]
+
+
+def _pipe_table(columns: list[Column]) -> list[str]:
+    """First column to the left, the others to the right."""
+    headings = [heading for heading, _ in columns]
+    rules = [":--", *("--:" for _ in columns[1:])]
+    rows = zip(*(cells for _, cells in columns), strict=True)
+    return ["| " + " | ".join(row) + " |" for row in (headings, rules, *rows)]
+
+
+def _caption(board: Leaderboard) -> list[str]:
+    name = short_name(PRIMARY)
+    notes = {
+        note
+        for section in board.sections
+        for row in section.rows
+        if (contrast := section.difference(row)) is not None
+        for note in contrast.notes
+    }
+    lines = [
+        "Means over all test targets and seeds, ± standard deviation over seeds (n - 1). **Best**, "
+        "<ins>second</ins>. A seed covers initialisation, order of batches, augmentation and "
+        "negatives; the split and the tuning are fixed.",
+        f"Tier: a shared rank by {name}. The highest model opens a tier and takes in every model "
+        "not separated from it; members are tied with the tier's first, not with one another.",
+        f"Difference: mean / mean of the reference - 1 in {name}, with its {percent(1 - ALPHA)} "
+        "interval over users and seeds, not corrected. The mark behind it is corrected (Holm over "
+        f"all pairs of models of the dataset, alpha = {ALPHA:g} for the whole family), so it may "
+        "say `=` where the interval excludes 0. The other metrics carry no marks.",
+        f"Marks: `^` better, `v` worse, `=` not separated, `~` separated, but by less than "
+        f"{percent(ROPE)}.",
+        f"Users won / tied / lost: for whom {name}, averaged over seeds, is higher than, equal to "
+        "or lower than the reference's.",
+        "Ties between scores count half: rank = 1 + items scored higher + half of those scored "
+        "equal, rounded up. A target that is masked itself ranks last.",
+        "Published: the figure of the source named above, and how far the measured one is from it.",
+        "Cost: means over trials, memory the largest. Latency: median time to score the whole "
+        "catalogue for a user alone, and for one of 256 together.",
+    ]  # fmt: skip
+    if BORROWED in notes:
+        lines.append(
+            f"{FLAGS[BORROWED]} one seed on one side: its seed variance is borrowed from the other."
+        )
+    if USERS_ONLY in notes:
+        lines.append(
+            f"{FLAGS[USERS_ONLY]} users only, seeds unknown: a stochastic model with one seed and "
+            "none to borrow from; the interval is too narrow and no mark or tier follows from it."
+        )
+    if any(row.ceiling for section in board.sections for row in section.rows):
+        lines.append(
+            "Ceiling: the Bayes-best ranker, which knows how the data were generated. No method "
+            "can pass it but by chance; it is not ranked and not tested."
+        )
+    return lines
+
+
+def _commands(board: Leaderboard) -> list[str]:
+    again = f"intentbench report leaderboards/ranks/{board.name}   # this page, from stored ranks"
+    return [board.plan.command, again] if board.plan.command else [again]

@@ -1,0 +1,33 @@
+"""What a benchmark asked for, as far as its page needs to know."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The request behind a leaderboard; what is left empty is taken from the trials.
+
+    Attributes:
+        title: heading of the page.
+        reference: label that differences are taken against; "" takes the best of each dataset.
+        datasets: all that were to be run, in the order of the page.
+        labels: all that were to be run.
+        seeds: of stochastic methods.
+        command: what runs the benchmark again.
+        code: label to fingerprint of its code today; a cell made with other code is called stale.
+    """
+
+    title: str = ""
+    reference: str = ""
+    datasets: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    command: str = ""
+    code: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "Plan":
+        """From what `dataclasses.asdict` and JSON made of one."""
+        lists = {name: tuple(raw[name]) for name in ("datasets", "labels", "seeds")}
+        return cls(**{**raw, **lists})

@@ -1,0 +1,186 @@
+"""What stands below a table: gaps, resolution, sources, protocol, data and machine, a line each."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from intentbench.reports.cells import INPUTS, Cell, shared_protocol
+from intentbench.reports.columns import code, percent, short_name
+from intentbench.reports.leaderboard import PRIMARY, Row, Section
+from intentbench.results.record import TrialRecord
+
+EXPLAIN = 0.05
+"""Relative difference to a published figure from which known deviations are printed."""
+
+
+STATISTICS = ("users", "items", "interactions")
+"""Statistics of a dataset that are printed first."""
+
+
+def gaps(section: Section, reference: str) -> list[str]:
+    """Rows that lack trials, and why.
+
+    Args:
+        section: of the page.
+        reference: the label that was asked for, "" for none.
+    """
+    lines = [f"**Incomplete:** {_gap(row)}" for row in section.rows if _gap(row)]
+    if reference and section.reference and section.reference != reference:
+        lines.append(
+            f"**The reference {code(reference)} has no result here:** differences are against the "
+            f"best row, {code(section.reference)}."
+        )
+    return lines
+
+
+def _gap(row: Row) -> str:
+    if row.cell is None:
+        return f"{code(row.label)}: not run."
+    if row.complete:
+        return ""
+    present = {record.seed for record in row.records}
+    failed = {record.seed: record.reason for record in row.cell.failed}
+    reasons = [f"seed {seed} failed: {code(reason)}" for seed, reason in failed.items()]
+    absent = [str(seed) for seed in row.seeds if seed not in present | failed.keys()]
+    if absent:
+        reasons.append(f"seed {', '.join(absent)} not run")
+    return f"{code(row.label)}: {len(row.records)}/{len(row.seeds)} seeds; {'; '.join(reasons)}."
+
+
+def stale_lines(section: Section) -> list[str]:
+    """Rows made with other code, and methods whose seed does nothing."""
+    lines = []
+    if stale := [code(row.label) for row in section.rows if row.stale]:
+        lines.append(f"**Stale:** {', '.join(stale)} made with code that has changed since.")
+    mixed = [code(row.label) for row in section.rows if len({r.code for r in row.records}) > 1]
+    if mixed:
+        lines.append(f"**Mixed code:** the seeds of {', '.join(mixed)} ran different code.")
+    cells: list[Cell] = [row.cell for row in section.rows if row.cell is not None]
+    if idle := [code(cell.label) for cell in cells if cell.seed_changes_nothing]:
+        lines.append(
+            f"**The seed changes nothing:** every seed of {', '.join(idle)} gives the same ranks, "
+            "though the method does not say that it is deterministic."
+        )
+    return lines
+
+
+def resolution_line(section: Section) -> str:
+    """What these runs can tell apart."""
+    found = section.family.resolution() if section.family else None
+    if found is None:
+        return "Resolution: no pair of models could be tested."
+    users = found.users_share
+    advice = (
+        f"Users give {percent(users)} of the variance: more seeds will not help much."
+        if users > 0.5
+        else f"Seeds give {percent(1 - users)} of the variance: more of them help."
+    )
+    pairs = f"{found.pairs} pair{'s' if found.pairs > 1 else ''}"
+    return (
+        f"Resolution: a true difference of {percent(found.difference, 1)} in "
+        f"{short_name(PRIMARY)} would be found in 80 % of repetitions (median over {pairs}, before "
+        f"correction). {advice}"
+    )
+
+
+def published_lines(section: Section) -> list[str]:
+    """Sources of published figures, and known deviations where the measured one is far off."""
+    lines = []
+    for row in section.rows:
+        figures = {metric: row.published.get(metric) for metric in ("hit_rate@10", "ndcg@10")}
+        sources: dict[str, list[str]] = {}
+        far = False
+        for metric, figure in figures.items():
+            if figure is not None:
+                sources.setdefault(figure["source"], []).append(short_name(metric))
+                far |= abs(row.means[metric] / figure["value"] - 1) > EXPLAIN
+        for source, metrics in sources.items():
+            lines.append(f"Published {' and '.join(metrics)} of {code(row.label)}: {source}.")
+        if far:
+            known = [text.rstrip(".") for text in row.records[0].card.get("deviations", ())]
+            lines.append(
+                f"{code(row.label)} is more than {percent(EXPLAIN)} off; known deviations: "
+                f"{'; '.join(known) or 'none'}."
+            )
+    return lines
+
+
+def protocol_line(section: Section) -> str:
+    """How targets were ranked, and what the methods were given."""
+    records = section.records
+    if not records:
+        return ""
+    parts = [f"{_words(name)} {_text(v)}" for name, v in shared_protocol(records[0]).items()]
+    parts += [_by_label(name, records) for name in INPUTS if name != "notes"]
+    return f"Protocol: {'; '.join(part for part in parts if part)}."
+
+
+def _by_label(name: str, records: list[TrialRecord]) -> str:
+    """A value that may differ between rows: the commonest, and which rows have another."""
+    values = {r.label: _text(r.protocol[name]) for r in records if name in r.protocol}
+    if not values:
+        return ""
+    common = Counter(values.values()).most_common(1)[0][0]
+    others = [f"{code(label)}: {value}" for label, value in values.items() if value != common]
+    return f"{name} {common}" + (f" ({', '.join(sorted(others))})" if others else "")
+
+
+def data_lines(section: Section) -> list[str]:
+    """Statistics and fingerprint of the data, and what is to be known of them."""
+    records = section.records
+    if not records:
+        return []
+    statistics = records[0].statistics
+    order = dict.fromkeys([*(k for k in STATISTICS if k in statistics), *statistics])
+    numbers = "; ".join(f"{_words(name)} {_text(statistics[name])}" for name in order)
+    targets = f"{section.table.n_users:,} users with {len(section.table.user):,} test targets"
+    notes = dict.fromkeys(note for r in records for note in r.protocol.get("notes", ()))
+    return [
+        f"Data: {numbers + '; ' if numbers else ''}{targets}; "
+        f"fingerprint {code(records[0].data_fingerprint[:16])}.",
+        *(f"Note on the data: {note.rstrip('.')}." for note in notes),
+    ]
+
+
+def environment_lines(section: Section) -> list[str]:
+    """Machines and versions, each once, with the dates of the trials."""
+    records = section.records
+    if not records:
+        return []
+    places = Counter(_environment(record.environment) for record in records)
+    days = sorted(record.finished[:10] for record in records if record.finished)
+    when = f" Trials finished {days[0]} to {days[-1]} (UTC)." if days else ""
+    several = len(places) > 1
+    return [
+        "Environment" + (f" of {count} trials" if several else "") + f": {text}." + when
+        for text, count in sorted(places.items())
+    ]
+
+
+def _environment(found: Mapping[str, Any]) -> str:
+    packages = found.get("packages", {})
+    parts = [f"Python {found['python']}"] if "python" in found else []
+    parts += [
+        f"{name} {packages[name]}" for name in ("torch", "lightning", "numpy") if name in packages
+    ]
+    parts += [str(found[name]) for name in ("platform", "cpu") if found.get(name)]
+    if "threads" in found:
+        parts.append(
+            f"device {found.get('device')}, {found['threads']} of {found.get('cores')} cores"
+        )
+    if found.get("commit"):
+        changed = " with uncommitted changes" if found.get("dirty") else ""
+        parts.append(f"commit {code(found['commit'][:12])}{changed}")
+    return "; ".join(parts) or "not recorded"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)

@@ -1,0 +1,71 @@
+"""Runs to published pages: ranks are copied first, and pages are made from the copy alone.
+
+So whoever has the copy makes the same pages, byte for byte.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from intentbench.reports.archive import read_archive, write_archive
+from intentbench.reports.cells import Result, build_tables, read_results
+from intentbench.reports.exports import render_csv, render_json
+from intentbench.reports.leaderboard import build_leaderboard
+from intentbench.reports.markdown import render_markdown
+from intentbench.reports.plan import Plan
+from intentbench.results.store import write_atomic
+
+RANKS = "ranks"
+"""Folder beside the pages that holds what they were computed from."""
+
+
+def publish(runs: Path, name: str, out: Path, plan: Plan | None = None) -> list[Path]:
+    """Publish everything below a folder of runs.
+
+    Args:
+        runs: root of runs, or a folder in it.
+        name: of the leaderboard; its files are `<out>/<name>.md`, `.csv`, `.json` and
+            `<out>/ranks/<name>/`.
+        out: folder of all leaderboards.
+        plan: what the benchmark asked for; None takes everything from the trials.
+
+    Returns:
+        The pages written.
+
+    Raises:
+        RequestError: no trials, trials that do not belong together, or files that cannot be read.
+        OSError: the disk is full or may not be written.
+    """
+    return publish_results(read_results(runs), name, out, plan or Plan())
+
+
+def publish_results(results: Iterable[Result], name: str, out: Path, plan: Plan) -> list[Path]:
+    """Publish chosen trials, as `publish` does for all below a folder."""
+    folder = out / RANKS / name
+    write_archive(folder, name, plan, build_tables(results))
+    return render(folder, out)
+
+
+def render(folder: Path, out: Path) -> list[Path]:
+    """Make the pages of published ranks.
+
+    Args:
+        folder: `leaderboards/ranks/<name>`.
+        out: folder of all leaderboards.
+
+    Returns:
+        The pages written.
+
+    Raises:
+        RequestError: the ranks cannot be read, or do not belong together.
+        OSError: the disk is full or may not be written.
+    """
+    name, plan, results = read_archive(folder)
+    board = build_leaderboard(name, plan, results)
+    pages = {
+        out / f"{name}.md": render_markdown(board),
+        out / f"{name}.csv": render_csv(board),
+        out / f"{name}.json": render_json(board),
+    }
+    for path, text in pages.items():
+        write_atomic(path, text.encode())
+    return list(pages)

@@ -1,0 +1,156 @@
+"""Where trials lie on disk, and how they get there without ever being half there.
+
+Layout: `<root>/<dataset>/<label>/<trial>/` with `config.yaml` (written first), TensorBoard events,
+`best.ckpt`, `log.txt`, `ranks.npz` and `result.json`, which is written last: a folder without it
+holds a trial that is running or was cut short.
+"""
+
+import io
+import os
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.errors import RequestError
+from intentbench.results.record import TrialRecord, parse_record
+
+CONFIG, RESULT, RANKS, CHECKPOINT, LOG = (
+    "config.yaml",
+    "result.json",
+    "ranks.npz",
+    "best.ckpt",
+    "log.txt",
+)
+"""Names of the files of a trial."""
+
+
+class RecordError(RequestError):
+    """A result.json is there but cannot be read."""
+
+
+def trial_folder(root: Path, dataset: str, label: str, trial: str) -> Path:
+    """The folder of a trial below the root of all runs."""
+    return root / dataset / label / trial
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut.
+
+    Args:
+        path: its folder is made if need be.
+        content: all of the file.
+
+    Raises:
+        OSError: the disk is full or may not be written; an older file stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name itself must survive, not only the content
+    finally:
+        os.close(folder)
+
+
+def write_record(folder: Path, record: TrialRecord) -> None:
+    """Write `result.json`; the trial counts as finished from then on."""
+    write_atomic(folder / RESULT, record.to_json().encode())
+
+
+def read_record(folder: Path) -> TrialRecord | None:
+    """The record of a trial, None where it has not finished.
+
+    Raises:
+        RecordError: the file is no record of this schema.
+    """
+    path = folder / RESULT
+    try:
+        return parse_record(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecordError(
+            f"{path}: no trial record ({reason}); delete the folder and run the trial again"
+        ) from None
+
+
+def load_records(root: Path) -> list[tuple[Path, TrialRecord]]:
+    """Every finished trial below a folder, in the order of their paths.
+
+    Args:
+        root: a run folder, or any folder above trials; a trial's own folder will do.
+
+    Returns:
+        Folder and record of each; trials without a result are left out.
+
+    Raises:
+        RequestError: there is no such folder.
+        RecordError: some records cannot be read; the message names each.
+    """
+    if not root.is_dir():
+        raise RequestError(f"{root}: no such folder of runs")
+    records, unreadable = [], []
+    for path in sorted(root.rglob(RESULT)):
+        try:
+            record = read_record(path.parent)
+        except RecordError as error:
+            unreadable.append(str(error))
+        else:
+            if record is not None:
+                records.append((path.parent, record))
+    if unreadable:
+        raise RecordError("; ".join(unreadable))
+    return records
+
+
+def save_ranks(
+    folder: Path, user: NDArray[np.integer], key: NDArray[np.integer], rank: NDArray[np.integer]
+) -> None:
+    """Write the ranks of a trial, compressed.
+
+    Args:
+        folder: of the trial.
+        user: (T,) row of the user in the prepared dataset.
+        key: (T,) position of the target among the user's events.
+        rank: (T,) rank of the target in the whole catalogue, 1 is best.
+
+    Raises:
+        ValueError: the arrays differ in length, or a rank is below 1.
+    """
+    if not len(user) == len(key) == len(rank):
+        raise ValueError(f"{len(user)} users, {len(key)} keys and {len(rank)} ranks do not match")
+    if len(rank) and rank.min() < 1:
+        raise ValueError(f"a rank is at least 1, found {rank.min()}")
+    narrow = np.uint16 if not len(rank) or rank.max() <= np.iinfo(np.uint16).max else np.uint32
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, user=user.astype(np.int32), key=key.astype(np.int32), rank=rank.astype(narrow)
+    )
+    write_atomic(folder / RANKS, buffer.getvalue())
+
+
+def load_ranks(folder: Path) -> dict[str, NDArray[np.integer]]:
+    """The arrays "user", "key" and "rank" of a trial; see `save_ranks`.
+
+    Raises:
+        RequestError: the file is missing or damaged.
+    """
+    path = folder / RANKS
+    try:
+        # Opened here: NumPy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in ("user", "key", "rank")}
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise RequestError(f"{path}: no readable ranks ({error}); run the trial again") from None

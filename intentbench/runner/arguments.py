@@ -1,0 +1,96 @@
+"""Arguments are what a signature says: checked, completed with defaults, and built from."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+from datamodules.errors import RequestError
+
+IMPORTABLE = ["intentbench", "datamodules", "lightning", "torch.optim"]
+
+
+def allow_imports(*modules: str) -> None:
+    """Refuse every class path in a value except the suite's, Lightning's and these modules'.
+
+    A class path is code that runs: jsonargparse would import anything that a file names.
+    """
+    IMPORTABLE.extend(module for module in modules if module not in IMPORTABLE)
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=IMPORTABLE)
+
+
+allow_imports()
+
+
+def suggest(given: str, allowed: Iterable[str]) -> str:
+    """The end of a message about an unknown name.
+
+    >>> suggest("sasrek", ["ease", "sasrec"])
+    "did you mean 'sasrec'? allowed: ease, sasrec"
+    """
+    names = sorted(allowed)
+    close = get_close_matches(given, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}allowed: {', '.join(names)}"
+
+
+def resolve_arguments(
+    target: Callable[..., Any],
+    given: Mapping[str, Any],
+    where: str,
+    filled: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All arguments of a class as plain types: those given, and the signature's defaults.
+
+    Args:
+        target: a class with a typed `__init__`.
+        given: what a person wrote.
+        where: file and key path, the beginning of messages.
+        filled: what the program fills in; a person may not give these.
+
+    Raises:
+        RequestError: an unknown name, one that is filled in, or a value of another type.
+    """
+    filled = filled or {}
+    parser = _parser(target)
+    names = {action.dest.removeprefix("a.") for action in parser._actions} - {"help", "a"}
+    allowed = names - filled.keys()
+    for name in given:
+        if name not in allowed:
+            raise RequestError(f"{where}: unknown argument {name!r}; {suggest(name, allowed)}")
+    filled = {name: value for name, value in filled.items() if name in names}
+    parsed = _parse(parser, {**given, **filled}, where)
+    plain: dict[str, Any] = json.loads(parser.dump(parsed, format="json", skip_unset=False))["a"]
+    return plain
+
+
+def construct(target: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Build an object from plain arguments, converted as the signature says (lists to tuples).
+
+    Raises:
+        RequestError: an argument is missing, unknown or of another type.
+    """
+    parser = _parser(target)
+    parsed = _parse(parser, arguments, target.__name__)
+    return parser.instantiate(parsed)["a"]
+
+
+@cache
+def _parser(target: Callable[..., Any]) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(target, "a")
+    return parser
+
+
+def _parse(parser: ArgumentParser, arguments: Mapping[str, Any], where: str) -> Any:
+    try:
+        return parser.parse_object({"a": dict(arguments)})
+    except ArgumentError as error:
+        text = " ".join(str(error).split())
+        text = re.sub(r'Parser key "a\.?([^"]*)": ', r"\1: ", text)
+        text = re.sub(r"<class '([^']*)'>", r"\1", text).replace("typing.", "")
+        raise RequestError(f"{where}: {text.replace(' a.', ' ')}") from None

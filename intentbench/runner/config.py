@@ -1,0 +1,165 @@
+"""A trial and its `config.yaml`, which says all that is needed to run it alone."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from intentbench.results.store import CONFIG, trial_folder, write_atomic
+
+DATA_MODULE = "datamodules.sequence.SequenceDataModule"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long a method is trained, and how its best epoch is chosen.
+
+    Attributes:
+        max_epochs: epochs at most.
+        patience: validations without improvement after which training stops.
+        monitor: validation metric that chooses the epoch.
+        validate_every: epochs between validations.
+        precision: of Lightning's Trainer.
+    """
+
+    max_epochs: int = 200
+    patience: int = 10
+    monitor: str = "ndcg@10"
+    validate_every: int = 1
+    precision: str = "32-true"
+
+    def trainer(self) -> dict[str, Any]:
+        """Arguments of Lightning's Trainer, as they stand in `config.yaml`.
+
+        Workers are silent and log once an epoch; a checkpoint is written on improvement only.
+        """
+        monitor = {"monitor": f"val/{self.monitor}", "mode": "max"}
+        best = {
+            "filename": "best",
+            "save_weights_only": True,
+            "enable_version_counter": False,
+        }
+        return {
+            "accelerator": "auto",
+            "devices": 1,
+            "precision": self.precision,
+            "max_epochs": self.max_epochs,
+            "check_val_every_n_epoch": self.validate_every,
+            "num_sanity_val_steps": 0,
+            "log_every_n_steps": 0,
+            "deterministic": "warn",
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "logger": _block("lightning.pytorch.loggers.TensorBoardLogger", save_dir="."),
+            "callbacks": [
+                _block(
+                    "lightning.pytorch.callbacks.EarlyStopping",
+                    **monitor,
+                    patience=self.patience,
+                    check_on_train_epoch_end=False,  # validations count, not epochs
+                ),
+                _block("lightning.pytorch.callbacks.ModelCheckpoint", **monitor, **best),
+            ],
+            # Lightning would otherwise take over a SLURM allocation that it runs inside.
+            "plugins": [_block("lightning.pytorch.plugins.environments.LightningEnvironment")],
+        }
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training and its test: a pure function of what `name` hashes.
+
+    Attributes:
+        dataset: its name.
+        source: what the data module is given: a catalogue key, or the folder of prepared data.
+        fingerprint: of the prepared dataset.
+        label: row of the leaderboard.
+        method: key of the method.
+        class_path: where its class is, "module.Class".
+        arguments: all arguments of the class.
+        data: arguments of the data module, without dataset and seed.
+        training: epochs and early stopping.
+        seed: seeds weights, order and negatives.
+        benchmark: name of the spec.
+        code: fingerprint of the method's code; see `intentbench.results.fingerprint`.
+        plugin: file that defines the method, "" where it is installed.
+    """
+
+    dataset: str
+    source: str
+    fingerprint: str
+    label: str
+    method: str
+    class_path: str
+    arguments: dict[str, Any] = field(hash=False)
+    data: dict[str, Any] = field(hash=False)
+    training: Training
+    seed: int
+    benchmark: str = ""
+    code: str = ""
+    plugin: str = ""
+
+    @property
+    def name(self) -> str:
+        """16 hex digits of the sha256 of everything that determines the result."""
+        parts = {
+            "fingerprint": self.fingerprint,
+            "method": self.method,
+            "arguments": self.arguments,
+            "data": self.data,
+            "training": asdict(self.training),
+            "seed": self.seed,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def folder(self, root: Path) -> Path:
+        """Its folder below the root of all runs."""
+        return trial_folder(root, self.dataset, self.label, self.name)
+
+    def config(self) -> dict[str, Any]:
+        """The trial in the form of LightningCLI, with a block `trial` of its own."""
+        block = asdict(self)
+        for key in ("arguments", "class_path", "data", "seed", "source"):
+            del block[key]
+        data = {"dataset": self.source, **self.data, "seed": self.seed}
+        return {
+            "seed_everything": self.seed,
+            "model": _block(self.class_path, **self.arguments),
+            "data": _block(DATA_MODULE, **data),
+            "trainer": self.training.trainer(),
+            "trial": {"name": self.name, **block},
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The trial that a configuration describes."""
+        block = {key: value for key, value in config["trial"].items() if key != "name"}
+        data = dict(config["data"]["init_args"])
+        return cls(
+            **{**block, "training": Training(**block["training"])},
+            source=data.pop("dataset"),
+            seed=data.pop("seed"),
+            class_path=config["model"]["class_path"],
+            arguments=config["model"]["init_args"],
+            data=data,
+        )
+
+
+def write_config(folder: Path, trial: Trial) -> None:
+    """Write `config.yaml`: the first file of a trial's folder."""
+    text = yaml.safe_dump(trial.config(), sort_keys=False, allow_unicode=True)
+    write_atomic(folder / CONFIG, text.encode())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the `config.yaml` of a trial."""
+    config: dict[str, Any] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    return config
+
+
+def _block(class_path: str, **init_args: Any) -> dict[str, Any]:
+    return {"class_path": class_path, "init_args": init_args}

@@ -1,0 +1,206 @@
+"""A benchmark as trials: what there is, what is missing, and the running of it."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from datamodules import sequence
+from datamodules.catalog import DatasetEntry, catalog
+from datamodules.errors import RequestError
+from datamodules.prepare import prepare
+from datamodules.prepared import PreparedDataset, load_prepared
+from intentbench.models.base import Recommender
+from intentbench.results.fingerprint import code_fingerprint
+from intentbench.results.record import TrialRecord
+from intentbench.results.store import read_record
+from intentbench.runner.config import Trial
+from intentbench.runner.executors import Job, plan_slots, run_local
+from intentbench.runner.progress import Progress, describe_job
+from intentbench.runner.trial import describe_trial
+from intentbench.spec import BenchmarkSpec, Entrant
+
+STATES = ("done", "stale", "failed", "missing")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a benchmark is run; none of it changes a result, but for rounding.
+
+    Attributes:
+        out: root of all runs.
+        data_root: where data files are looked for first.
+        devices: see `intentbench.runner.executors.plan_slots`.
+        trials_per_device: likewise.
+        dry_run: only say what would be run.
+        rerun_stale: run again what was made with other code.
+    """
+
+    out: Path = Path("runs")
+    data_root: Path | None = None
+    devices: str = "auto"
+    trials_per_device: int | None = None
+    dry_run: bool = False
+    rerun_stale: bool = False
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial of the grid and what is known of it.
+
+    Attributes:
+        job: how to run it.
+        record: what an earlier run left, None where there is nothing.
+    """
+
+    job: Job
+    record: TrialRecord | None
+
+    @property
+    def state(self) -> str:
+        """One of `STATES`; what failed is tried again."""
+        if self.record is None:
+            return "missing"
+        if self.record.status == "failed":
+            return "failed"
+        return "done" if self.record.code == self.job.trial.code else "stale"
+
+
+@dataclass(frozen=True)
+class GridResult:
+    """The trials of a benchmark after a run.
+
+    Attributes:
+        trials: folder and record of every finished trial, in the order of the grid.
+        failed: those that failed in this run.
+        code: row to the fingerprint of its method's code today.
+    """
+
+    trials: list[tuple[Path, TrialRecord]]
+    failed: list[TrialRecord]
+    code: dict[str, str]
+
+
+def build_trial(
+    spec: BenchmarkSpec, entrant: Entrant, entry: DatasetEntry, dataset: PreparedDataset, seed: int
+) -> Trial:
+    """One cell of the grid: what the dataset gives is filled in."""
+    given = {
+        "n_items": dataset.n_items,
+        "n_users": dataset.n_users,
+        "window": entrant.data["window"],
+    }
+    takes = inspect.signature(entrant.cls.__init__).parameters
+    arguments = {name: value for name, value in given.items() if name in takes}
+    known = catalog().get(entry.name) == entry
+    return Trial(
+        dataset=entry.name,
+        source=entry.name if known else str(dataset.folder),
+        fingerprint=dataset.fingerprint,
+        label=entrant.label,
+        method=entrant.method,
+        class_path=f"{entrant.cls.__module__}.{entrant.cls.__qualname__}",
+        arguments={**entrant.arguments, **arguments},
+        data=entrant.data,
+        training=entrant.training,
+        seed=seed,
+        benchmark=spec.name,
+        code=_code(entrant.cls),
+        plugin=spec.plugin if entrant.cls.__module__ == Path(spec.plugin).stem else "",
+    )
+
+
+def plan_grid(spec: BenchmarkSpec, options: RunOptions) -> list[Planned]:
+    """Every trial of a benchmark, datasets prepared, with what earlier runs left of it.
+
+    Raises:
+        RequestError: a dataset cannot be had, a method needs more than it has, or a record cannot
+            be read.
+    """
+    grid = []
+    for entry in spec.datasets:
+        folder = prepare(entry, options.data_root)
+        dataset = load_prepared(folder)
+        for entrant in spec.entrants:
+            _check_needs(entrant, entry.name, dataset)
+            for seed in spec.seeds_of(entrant):
+                trial = build_trial(spec, entrant, entry, dataset, seed)
+                place = trial.folder(options.out)
+                record = read_record(place)
+                blank = describe_trial(trial, dataset, entrant.cls)
+                replaces = record.finished if record else ""
+                grid.append(Planned(Job(trial, place, folder, blank, replaces), record))
+    return grid
+
+
+def run_grid(spec: BenchmarkSpec, options: RunOptions, console: Console) -> GridResult:
+    """Run what a benchmark lacks.
+
+    Args:
+        spec: what.
+        options: where and how.
+        console: gets progress and a summary.
+
+    Raises:
+        RequestError: nothing has been run; see `plan_slots` and `plan_grid`.
+        KeyboardInterrupt: the person stopped it; finished trials are safe.
+    """
+    slots = plan_slots(options.devices, options.trials_per_device, spec.size)
+    grid = plan_grid(spec, options)
+    wanted = {"missing", "failed"} | ({"stale"} if options.rerun_stale else set())
+    jobs = [planned.job for planned in grid if planned.state in wanted]
+    _say(console, *_describe_plan(spec, grid, jobs, options))
+    found = {planned.job.folder: planned.record for planned in grid}
+    failed: list[TrialRecord] = []
+    if jobs and not options.dry_run:
+        try:
+            with Progress(console, len(jobs), len(slots)) as progress:
+                for job, record in run_local(jobs, slots, spec.timeout, progress):
+                    found[job.folder] = record
+                    if record.status == "failed":
+                        failed.append(record)
+        except KeyboardInterrupt:
+            _say(console, "interrupted; what has finished is kept: the same command goes on")
+            raise
+        if failed:
+            _say(console, f"{len(failed)} of {len(jobs)} trials failed; their log.txt says more")
+    trials = [(folder, record) for folder, record in found.items() if record is not None]
+    code = {planned.job.trial.label: planned.job.trial.code for planned in grid}
+    return GridResult(trials, failed, code)
+
+
+def _check_needs(entrant: Entrant, name: str, dataset: PreparedDataset) -> None:
+    present = dataset.tensors().keys()
+    for need in entrant.cls.CARD.needs:
+        if need not in present and f"{need}.values" not in present:
+            raise RequestError(
+                f"{entrant.label}: needs {need}, which dataset {name!r} does not have; leave "
+                "one of them out with --models or --datasets"
+            )
+
+
+def _describe_plan(
+    spec: BenchmarkSpec, grid: list[Planned], jobs: list[Job], options: RunOptions
+) -> Iterator[str]:
+    states = [planned.state for planned in grid]
+    counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
+    yield f"{spec.name}: {len(grid)} trials ({', '.join(counts)}) in {options.out}"
+    if "stale" in states and not options.rerun_stale:
+        rows = dict.fromkeys(p.job.trial.label for p in grid if p.state == "stale")
+        yield f"stale, made with other code: {', '.join(rows)}; --rerun-stale runs them again"
+    if not jobs:
+        yield "nothing to do"
+    elif options.dry_run:
+        for planned in grid:
+            yield f"{planned.state:8}{describe_job(planned.job)}  {planned.job.folder}"
+
+
+def _say(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _code(cls: type[Recommender]) -> str:
+    return code_fingerprint([Path(inspect.getfile(cls)), Path(sequence.__file__)])

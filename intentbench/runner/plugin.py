@@ -1,0 +1,94 @@
+"""Methods from a single file: `--plugin my_method.py`."""
+
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from inspect import isclass
+from pathlib import Path
+from types import ModuleType
+
+from datamodules.errors import RequestError
+from intentbench.models import load_method, method_table
+from intentbench.models.base import Recommender
+from intentbench.runner.arguments import allow_imports, suggest
+
+
+def load_plugin(file: Path) -> dict[str, type[Recommender]]:
+    """Import a file and take the methods it defines.
+
+    One `Recommender` with a CARD goes by the file's stem; a file with several names them in a
+    module-level `METHODS = {"key": Class}`.
+
+    Args:
+        file: a Python file; its stem becomes the module's name.
+
+    Raises:
+        RequestError: there is no such file, its name is taken by another module, it cannot be
+            imported, it defines no method or unnamed ones, or a key is taken.
+    """
+    module = import_plugin(file)
+    methods = getattr(module, "METHODS", None)
+    if methods is None:
+        defined = [value for value in vars(module).values() if _is_method(value, module)]
+        if len(defined) != 1:
+            raise RequestError(
+                f"{file}: defines {len(defined)} methods (Recommender subclasses with a CARD), not "
+                "one; name several in a module-level METHODS = {'key': Class}"
+            )
+        methods = {file.stem: defined[0]}
+    for key in methods:
+        if key in method_table():
+            raise RequestError(f"{file}: method {key!r} exists already; choose another key")
+    return dict(methods)
+
+
+def import_plugin(file: Path) -> ModuleType:
+    """Import a plugin's file as the top-level module of its stem; once a process.
+
+    Raises:
+        RequestError: see `load_plugin`.
+    """
+    file = file.resolve()
+    if not file.is_file() or file.suffix != ".py":
+        raise RequestError(f"{file}: no such Python file; --plugin takes the path of one")
+    name = file.stem
+    if (known := sys.modules.get(name)) is not None and known.__file__ == str(file):
+        return known
+    if known is not None or find_spec(name) is not None:
+        raise RequestError(f"{file}: another module is called {name!r}; rename the file")
+    spec = spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise RequestError(f"{file}: no importable Python file")
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a stranger's file may raise
+        del sys.modules[name]
+        raise RequestError(
+            f"{file}: cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    allow_imports(name)
+    return module
+
+
+def find_method(key: str, plugin: Mapping[str, type[Recommender]], where: str) -> type[Recommender]:
+    """The class of a method of the suite, of an installed distribution or of the plugin.
+
+    Raises:
+        RequestError: no method has that key.
+    """
+    if key in plugin:
+        return plugin[key]
+    known = [*method_table(), *plugin]
+    if key not in known:
+        raise RequestError(f"{where}: unknown method {key!r}; {suggest(key, known)}")
+    return load_method(key)
+
+
+def _is_method(value: object, module: ModuleType) -> bool:
+    return (
+        isclass(value)
+        and issubclass(value, Recommender)
+        and value.__module__ == module.__name__
+        and "CARD" in vars(value)
+    )

@@ -1,0 +1,241 @@
+"""One trial: fit, take the best epoch, rank, measure, record."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import instantiate_class
+
+from datamodules.errors import RequestError
+from datamodules.prepared import PreparedDataset, load_prepared
+from datamodules.sequence import SequenceDataModule
+from intentbench.metrics.formulas import compute_metric
+from intentbench.models.base import Recommender
+from intentbench.results.environment import describe_environment
+from intentbench.results.record import Cost, TrialRecord
+from intentbench.results.store import CHECKPOINT, save_ranks, write_record
+from intentbench.runner.arguments import construct
+from intentbench.runner.callbacks import EpochWatch, validation_metrics
+from intentbench.runner.config import Trial, read_config
+from intentbench.runner.plugin import import_plugin
+
+METRICS = ("mrr", *(f"{name}@{k}" for name in ("hit_rate", "ndcg") for k in (5, 10, 20)))
+"""Test means in a record; every other follows from the ranks."""
+
+
+def build_model(config: Mapping[str, Any]) -> Recommender:
+    """The method that a configuration describes, untrained.
+
+    Raises:
+        RequestError: the class path names no method, or an argument does not fit.
+    """
+    if plugin := config.get("trial", {}).get("plugin"):
+        import_plugin(Path(plugin))
+    path = config["model"]["class_path"]
+    module, _, name = path.rpartition(".")
+    method = getattr(import_module(module), name, None)
+    if not (isinstance(method, type) and issubclass(method, Recommender)):
+        raise RequestError(f"{path}: no method; a method subclasses Recommender")
+    model: Recommender = construct(method, config["model"]["init_args"])
+    return model
+
+
+def build_data(
+    config: Mapping[str, Any], prepared: PreparedDataset | None = None
+) -> SequenceDataModule:
+    """The data module that a configuration describes.
+
+    Args:
+        config: of a trial.
+        prepared: the dataset if it is open already; otherwise it is found by its name.
+    """
+    arguments = config["data"]["init_args"]
+    return SequenceDataModule(**{**arguments, "dataset": prepared or arguments["dataset"]})
+
+
+def build_trainer(config: Mapping[str, Any], folder: Path, accelerator: str = "auto") -> Trainer:
+    """The Trainer that a configuration describes, writing into a trial's folder.
+
+    Args:
+        config: of a trial.
+        folder: gets events and the best checkpoint.
+        accelerator: "cpu", "gpu" or "auto"; where a trial runs is no part of what it is.
+    """
+    settings = dict(config["trainer"])
+    callbacks = [instantiate_class((), block) for block in settings.pop("callbacks")]
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            callback.dirpath = str(folder)
+    logger = settings.pop("logger")
+    events = {"save_dir": str(folder), "name": "", "version": "events"}
+    watch = EpochWatch(folder, config["trial"]["training"]["monitor"])
+    plugins = [instantiate_class((), block) for block in settings.pop("plugins")]
+    return Trainer(
+        **{**settings, "accelerator": accelerator},
+        callbacks=[*callbacks, watch],
+        logger=instantiate_class((), {**logger, "init_args": {**logger["init_args"], **events}}),
+        plugins=plugins,
+        default_root_dir=folder,
+    )
+
+
+def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "auto") -> TrialRecord:
+    """Run the trial whose `config.yaml` lies in a folder; `result.json` is written last.
+
+    Args:
+        folder: of the trial.
+        prepared: folder of the prepared dataset; None looks it up by name.
+        accelerator: "cpu", "gpu" or "auto".
+
+    Returns:
+        The record, as written.
+
+    Raises:
+        RequestError: the dataset is not the one that the trial is named for.
+        Exception: whatever the method raises; the caller records it.
+    """
+    started = time.perf_counter()
+    config = read_config(folder)
+    trial = Trial.from_config(config)
+    seed_everything(trial.seed, workers=True, verbose=False)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
+    data = build_data(config, load_prepared(prepared) if prepared else None)
+    if data.dataset.fingerprint != trial.fingerprint:
+        raise RequestError(
+            f"{trial.dataset}: prepared data has fingerprint {data.dataset.fingerprint[:16]}, the "
+            f"trial is about {trial.fingerprint[:16]}; run the benchmark again to make new trials"
+        )
+    model = build_model(config)
+    trainer = build_trainer(config, folder, accelerator)
+    watch = next(c for c in trainer.callbacks if isinstance(c, EpochWatch))  # type: ignore[attr-defined]
+    validation = _fit(trainer, model, data, folder, watch)
+    trainer.test(model, data, verbose=False)
+    table = model.table
+    if table is None:
+        raise RequestError(f"{trial.label}: its test kept no ranks; keep Recommender's test steps")
+    save_ranks(folder, table.user, table.key, table.rank)
+    latency_1, latency_256 = _measure_latency(trainer, model, data)
+    cost = Cost(
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        seconds=time.perf_counter() - started,
+        seconds_per_epoch=watch.seconds / watch.epochs if model.CARD.gradient else 0.0,
+        epochs=watch.epochs if model.CARD.gradient else 0,
+        latency_1=latency_1,
+        latency_256=latency_256,
+        peak_memory_mb=_peak_memory(),
+        peak_device_memory_mb=_peak_device_memory(model.device),
+    )
+    record = replace(
+        describe_trial(trial, data.dataset, type(model)),
+        status="done",
+        metrics={name: float(compute_metric(name, table.rank).mean()) for name in METRICS},
+        validation=validation,
+        best_epoch=watch.best_epoch if model.CARD.gradient else -1,
+        cost=cost,
+        environment=describe_environment(_device_name(model.device), torch.get_num_threads()),
+        finished=utc_now(),
+    )
+    write_record(folder, record)
+    return record
+
+
+def describe_trial(
+    trial: Trial, dataset: PreparedDataset, method: type[Recommender]
+) -> TrialRecord:
+    """What is known of a trial before it has run: a record with status "failed" and no reason."""
+    meta = dataset.meta
+    return TrialRecord(
+        trial=trial.name,
+        status="failed",
+        dataset=trial.dataset,
+        data_fingerprint=trial.fingerprint,
+        label=trial.label,
+        method=trial.method,
+        seed=trial.seed,
+        benchmark=trial.benchmark,
+        arguments=trial.arguments,
+        data=trial.data,
+        training=vars(trial.training),
+        code=trial.code,
+        card=method.CARD.snapshot(),
+        statistics=meta.statistics,
+        protocol={
+            "split": meta.recipe.get("split"),
+            "history": meta.history,
+            "mask_history": trial.data["mask_history"],
+            "window": trial.data["window"],
+            "targets": trial.data["targets"],
+            "candidates": "all items",
+            "ties": "count half",
+        },
+    )
+
+
+def utc_now() -> str:
+    """The time, as records state it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _fit(
+    trainer: Trainer, model: Recommender, data: SequenceDataModule, folder: Path, watch: EpochWatch
+) -> dict[str, float]:
+    """Train, return to the best epoch, and give its validation metrics."""
+    trainer.fit(model, data)
+    checkpoint = folder / CHECKPOINT
+    if watch.best:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["state_dict"])
+        return watch.best
+    # A method without gradient steps ends its only epoch before Lightning would validate.
+    trainer.validate(model, data, verbose=False)
+    trainer.save_checkpoint(checkpoint, weights_only=True)
+    return validation_metrics(trainer.callback_metrics)
+
+
+def _measure_latency(
+    trainer: Trainer, model: Recommender, data: SequenceDataModule
+) -> tuple[float, float]:
+    """Median milliseconds a user to score one user alone, and 256 users together."""
+    device = trainer.strategy.root_device
+    model.to(device).eval()
+    loader = data.test_dataloader()
+    rows = np.linspace(0, loader.sampler.count - 1, 256).astype(np.int64)  # long and short ones
+    alone = [loader.build(row[None]).to(device) for row in rows[:: len(rows) // 16]]
+    together = loader.build(rows).to(device)
+
+    def seconds(function: Callable[[], object]) -> float:
+        begin = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - begin
+
+    with torch.inference_mode():
+        model.score(together)  # warm caches and lazily built tables
+        singles = [seconds(lambda batch=batch: model.score(batch)) for batch in alone]  # type: ignore[misc]
+        groups = [seconds(lambda: model.score(together)) for _ in range(5)]
+    return 1e3 * statistics.median(singles), 1e3 * statistics.median(groups) / len(rows)
+
+
+def _peak_memory() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+
+
+def _peak_device_memory(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,304 @@
+"""A benchmark: what is compared, on what, how. Read from YAML, and checked before anything runs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.catalog import DatasetEntry, catalog, find_entry, user_entry
+from datamodules.errors import RequestError
+from datamodules.sequence import SequenceDataModule
+from intentbench.models.base import MONITORED, Recommender
+from intentbench.runner.arguments import resolve_arguments, suggest
+from intentbench.runner.config import Training
+from intentbench.runner.plugin import find_method, load_plugin
+
+KEYS = (
+    "name",
+    "title",
+    "datasets",
+    "models",
+    "seeds",
+    "data",
+    "training",
+    "reference",
+    "timeout",
+)
+"""Keys of a spec."""
+
+FROM_DATASET = {"n_items": 1, "n_users": 1, "window": 1}
+"""Arguments of a method that the data module gives; the values only stand in while checking."""
+
+FROM_TRIAL = {
+    "dataset": "",
+    "data_root": None,
+    "layout": "all",
+    "pad_to_window": False,
+    "seed": 0,
+    "device_resident": True,
+}
+"""Arguments of the data module that follow from the trial and its method."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A row of the leaderboard: a method with its arguments.
+
+    Attributes:
+        label: name of the row.
+        method: key of the method.
+        cls: its class.
+        arguments: all its arguments, but for those that come from the dataset.
+        data: arguments of the data module, but for dataset and seed.
+        training: epochs and early stopping.
+    """
+
+    label: str
+    method: str
+    cls: type[Recommender]
+    arguments: dict[str, Any] = field(hash=False)
+    data: dict[str, Any] = field(hash=False)
+    training: Training
+
+
+@dataclass(frozen=True)
+class BenchmarkSpec:
+    """A checked benchmark.
+
+    Attributes:
+        name: of its leaderboard.
+        title: heading of its leaderboard.
+        datasets: entries of the catalogue, or of a person's own data.
+        entrants: rows.
+        seeds: of stochastic methods; deterministic ones run once, with seed 0.
+        reference: label that differences are taken against; "" for none.
+        timeout: seconds that a trial may take; None for no limit.
+        plugin: file with further methods, "" for none.
+    """
+
+    name: str
+    title: str
+    datasets: tuple[DatasetEntry, ...]
+    entrants: tuple[Entrant, ...]
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    reference: str = ""
+    timeout: float | None = None
+    plugin: str = ""
+
+    @property
+    def size(self) -> int:
+        """How many trials there are."""
+        return len(self.datasets) * sum(len(self.seeds_of(entrant)) for entrant in self.entrants)
+
+    def seeds_of(self, entrant: Entrant) -> tuple[int, ...]:
+        """The seeds that a row is run with."""
+        return (0,) if entrant.cls.CARD.deterministic else self.seeds
+
+
+def load_spec(
+    path: Path,
+    overrides: Sequence[str] = (),
+    models: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    plugin: Path | None = None,
+) -> BenchmarkSpec:
+    """Read and check a spec.
+
+    Args:
+        path: a YAML file.
+        overrides: "key=value" each, the key dotted ("models.sasrec.loss"), the value YAML.
+        models: labels to keep; all when None.
+        datasets: names to keep; all when None.
+        seeds: in place of those in the file.
+        plugin: a Python file with further methods; see `intentbench.runner.plugin`.
+
+    Raises:
+        RequestError: anything in it that could not run; one line with file, key and what is
+            allowed.
+    """
+    raw = _read(path)
+    for override in overrides:
+        _override(raw, override)
+    _check_keys(raw, KEYS, str(path))
+    methods = load_plugin(plugin) if plugin else {}
+    base_data = _mapping(raw.get("data", {}), f"{path}: data")
+    base_training = _mapping(raw.get("training", {}), f"{path}: training")
+    entries = _entries(raw.get("datasets"), str(path))
+    rows = _mapping(raw.get("models"), f"{path}: models", empty=False)
+    entrants = tuple(
+        _entrant(str(label), given, base_data, base_training, methods, f"{path}: models.{label}")
+        for label, given in rows.items()
+    )
+    labels = [entrant.label for entrant in entrants]
+    reference = raw.get("reference", "")
+    if reference and reference not in labels:
+        raise RequestError(
+            f"{path}: reference: unknown row {reference!r}; {_hint(reference, labels)}"
+        )
+    kept = _selection("--models", models, labels)
+    kept_data = _selection("--datasets", datasets, [entry.name for entry in entries])
+    return BenchmarkSpec(
+        name=_name(raw.get("name", path.stem), f"{path}: name"),
+        title=str(raw.get("title", raw.get("name", path.stem))),
+        datasets=tuple(entry for entry in entries if entry.name in kept_data),
+        entrants=tuple(entrant for entrant in entrants if entrant.label in kept),
+        seeds=_seeds(raw.get("seeds", BenchmarkSpec.seeds), seeds, str(path)),
+        reference=reference if reference in kept else "",
+        timeout=_timeout(raw.get("timeout"), f"{path}: timeout"),
+        plugin=str(plugin.resolve()) if plugin else "",
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(
+            f"{path}: no such file; `intentbench list benchmarks` shows some"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise RequestError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    return _mapping(raw, str(path), empty=False)
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    """Set one value by its dotted path; mappings on the way are made."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RequestError(f"--set {override}: expected key=value, as in training.max_epochs=3")
+    *parents, last = key.split(".")
+    block = raw
+    for parent in parents:
+        if block.get(parent) is None:
+            block[parent] = {}
+        block = _mapping(block[parent], f"--set {key}: {parent}")
+    try:
+        block[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RequestError(f"--set {override}: the value is no YAML; quote it") from None
+
+
+def _entries(given: Any, where: str) -> tuple[DatasetEntry, ...]:
+    """Entries of the catalogue by name, and people's own by description, in the given order."""
+    where = f"{where}: datasets"
+    if isinstance(given, Mapping):
+        given = [{name: described} for name, described in given.items()]
+    if not isinstance(given, list) or not given:
+        raise RequestError(f"{where}: expected a list of names, or {{name: {{reader, files, …}}}}")
+    entries: list[DatasetEntry] = []
+    for item in given:
+        if isinstance(item, str):
+            if item not in catalog():
+                raise RequestError(f"{where}: unknown dataset {item!r}; {_hint(item, catalog())}")
+            entries.append(find_entry(item))
+        elif isinstance(item, Mapping):
+            for name, described in item.items():
+                described = _mapping(described, f"{where}.{name}")
+                entries.append(_own_entry(_name(name, where), described, f"{where}.{name}"))
+        else:
+            raise RequestError(f"{where}: expected a name, found {item!r}")
+    names = [entry.name for entry in entries]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise RequestError(f"{where}: listed twice: {', '.join(sorted(twice))}")
+    return tuple(entries)
+
+
+def _own_entry(name: str, described: Mapping[str, Any], where: str) -> DatasetEntry:
+    try:
+        return user_entry(name, described)
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from None
+
+
+def _entrant(
+    label: str,
+    given: Any,
+    base_data: Mapping[str, Any],
+    base_training: Mapping[str, Any],
+    methods: Mapping[str, type[Recommender]],
+    where: str,
+) -> Entrant:
+    arguments = _mapping({} if given is None else given, where)
+    method = str(arguments.pop("method", label))
+    data = {**base_data, **_mapping(arguments.pop("data", {}), f"{where}.data")}
+    training = {**base_training, **_mapping(arguments.pop("training", {}), f"{where}.training")}
+    cls = find_method(method, methods, where)
+    resolved = resolve_arguments(cls, arguments, where, FROM_DATASET)
+    settings = resolve_arguments(SequenceDataModule, data, f"{where}.data", FROM_TRIAL)
+    settings["layout"] = resolved.get("layout", cls.layout)
+    settings["pad_to_window"] = cls.CARD.fixed_window
+    return Entrant(
+        label=_name(label, where),
+        method=method,
+        cls=cls,
+        arguments={name: value for name, value in resolved.items() if name not in FROM_DATASET},
+        data={
+            name: value
+            for name, value in settings.items()
+            if name not in ("dataset", "data_root", "seed", "device_resident")
+        },
+        training=_training(training, f"{where}.training"),
+    )
+
+
+def _training(given: Mapping[str, Any], where: str) -> Training:
+    training = Training(**resolve_arguments(Training, given, where))
+    if training.monitor not in MONITORED:
+        hint = _hint(training.monitor, MONITORED)
+        raise RequestError(f"{where}.monitor: unknown metric {training.monitor!r}; {hint}")
+    for name in ("max_epochs", "patience", "validate_every"):
+        if asdict(training)[name] < 1:
+            raise RequestError(f"{where}.{name}: must be at least 1")
+    return training
+
+
+def _seeds(stated: Any, chosen: Sequence[int] | None, where: str) -> tuple[int, ...]:
+    seeds = stated if chosen is None else chosen
+    whole = isinstance(seeds, Sequence) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not whole or not seeds:
+        raise RequestError(f"{where}: seeds: expected a list of whole numbers, found {seeds!r}")
+    return tuple(dict.fromkeys(seeds))
+
+
+def _timeout(given: Any, where: str) -> float | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or given <= 0:
+        raise RequestError(f"{where}: expected seconds, found {given!r}")
+    return float(given)
+
+
+def _selection(option: str, chosen: Sequence[str] | None, known: Sequence[str]) -> set[str]:
+    for name in chosen or ():
+        if name not in known:
+            raise RequestError(f"{option}: {name!r} is not in this benchmark; {_hint(name, known)}")
+    return set(known if chosen is None else chosen)
+
+
+def _name(given: Any, where: str) -> str:
+    """A name that is also a folder's."""
+    name = str(given)
+    if not name or name.startswith(".") or any(sign in name for sign in "/\\:\0"):
+        raise RequestError(f"{where}: {name!r} cannot name a folder; use letters and digits")
+    return name
+
+
+def _mapping(given: Any, where: str, empty: bool = True) -> dict[str, Any]:
+    if not isinstance(given, Mapping) or not (given or empty):
+        raise RequestError(f"{where}: expected keys and values, found {given!r}")
+    return given if isinstance(given, dict) else dict(given)
+
+
+def _check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+    for key in given:
+        if key not in allowed:
+            raise RequestError(f"{where}: unknown key {key!r}; {_hint(key, allowed)}")
+
+
+def _hint(given: object, allowed: Iterable[str]) -> str:
+    return suggest(str(given), allowed)

@@ -1,0 +1,154 @@
+"""The reader of tables with named columns, and of hub datasets, on small files."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from datamodules.errors import FormatError, RequestError
+from datamodules.readers.registry import read_events
+from tests.datamodules.test_readers import refuse, rows, write
+
+CSV = 'uid,title,asin,when\n007,"a, b",x,5\n8,"line\nbreak",y,\n'
+OPTIONS = {"user": "uid", "item": "asin", "timestamp": "when"}
+
+
+def test_csv_keeps_ids_and_quoted_text(tmp_path: Path) -> None:
+    for name in ("events_csv", "events_csv_gz"):
+        table = read_events(
+            "table", write(tmp_path, **{name: CSV}), {**OPTIONS, "item_text": "title"}
+        )
+        assert rows(table, "user", "item", "timestamp") == [("007", "x", 5), ("8", "y", None)]
+        assert table.item_texts is not None
+        assert table.item_texts.rows() == [("x", "a, b"), ("y", "line\nbreak")]
+
+
+def test_canonical_columns_need_no_options_and_others_stay_out(tmp_path: Path) -> None:
+    text = "user\titem\taction\trating\tsplit\tsession\tprice\n3\t0\tbuy\t4.5\ttest\ts1\t9\n"
+    table = read_events("table", write(tmp_path, events_tsv=text), {})
+    assert table.events.collect().row(0, named=True) == {
+        "user": 3,
+        "item": 0,
+        "action": "buy",
+        "rating": 4.5,
+        "session": "s1",
+        "split": "test",
+    }
+
+
+def test_headerless_csv(tmp_path: Path) -> None:
+    files = write(tmp_path, events_csv="1,2,3\n4,5,6\n")
+    table = read_events("table", files, {"header": ["item", "user", "timestamp"]})
+    assert rows(table, "user", "item", "timestamp") == [(2, 1, 3), (5, 4, 6)]
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    events = [
+        {"user": 1, "item": "a", "tags": ["x", "y"], "nested": {"k": 1}},
+        {"user": 2, "item": "", "tags": None},
+        {"user": 3, "item": "b", "tags": ["y"]},
+    ]
+    text = "".join(json.dumps(event) + "\n" for event in events)
+    table = read_events("table", write(tmp_path, events_jsonl_gz=text), {"item_features": ["tags"]})
+    assert rows(table) == [(1, "a"), (2, None), (3, "b")]
+    assert table.item_features["tags"].rows() == [("a", "x"), ("a", "y"), ("b", "y")]
+
+
+def test_parquet_with_items_beside_it(tmp_path: Path) -> None:
+    events, items = tmp_path / "events.parquet", tmp_path / "items.parquet"
+    pl.DataFrame(
+        {"user": ["u", "u", "v"], "item": [1, 2, 2], "action": ["b", "a", "a"], "step": [2, 1, 0]},
+        schema_overrides={"action": pl.Categorical, "item": pl.UInt32},
+    ).write_parquet(events)
+    pl.DataFrame({"item": [1, 1, 2], "kind": ["p", "q", None]}).write_parquet(items)
+    options = {"order": "step", "item_features": ["kind"]}
+    table = read_events("table", {"events": events, "items": items}, options)
+    assert rows(table) == [("v", 2, "a"), ("u", 2, "a"), ("u", 1, "b")]
+    assert table.item_features["kind"].rows() == [(1, "p"), (1, "q")]
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "expected"),
+    [
+        (["1500", "2500"], "ms", [1, 2]),
+        (["1500", ""], "s", [1500, None]),
+        (["1970-01-02", "1970-01-03"], "date", [86400, 172800]),
+        (["1970-01-01 00:01:00 UTC", "1970-01-01 00:00:01 UTC"], "date", [60, 1]),
+    ],
+)
+def test_time_units(tmp_path: Path, values: list[str], unit: str, expected: list[Any]) -> None:
+    text = "user,timestamp,item\n" + "".join(f"1,{value},2\n" for value in values)
+    table = read_events("table", write(tmp_path, events_csv=text), {"time_unit": unit})
+    assert table.events.collect()["timestamp"].to_list() == expected
+
+
+def test_parquet_times(tmp_path: Path) -> None:
+    path = tmp_path / "events.parquet"
+    frame = pl.DataFrame({"user": [1], "item": [1], "timestamp": ["1970-01-01 01:00"]})
+    frame.with_columns(pl.col("timestamp").str.to_datetime()).write_parquet(path)
+    assert rows(read_events("table", {"events": path}, {}), "timestamp") == [(3600,)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options", "message"),
+    [
+        ("events_csv", CSV, {}, r"events\.csv: no column 'user'; it has: uid, title, asin, when"),
+        ("events_csv", CSV, {**OPTIONS, "rating": "stars"}, "no column 'stars'; it has: uid"),
+        ("events_csv", "user,item\n1,2\n3\n", {}, r"events\.csv:3: 1 fields, expected 2"),
+        ("events_csv", "user,item\n1,2\n3,4,5\n", {}, r"events\.csv:3: 3 fields, expected 2"),
+        (
+            "events_csv",
+            "user,item,rating\n1,2,3\n1,2,x\n",
+            {},
+            r"events\.csv:3: rating is not a number: 'x'",
+        ),
+        (
+            "events_tsv",
+            "user\titem\ttimestamp\n1\t2\tnoon\n",
+            {},
+            r"events\.tsv:2: timestamp is not a number: 'noon'",
+        ),
+        ("events_csv", "", {}, r"events\.csv: the file is empty"),
+        (
+            "events_jsonl",
+            '{"user": 1, "item": 2}\n{"user": \n',
+            {},
+            r"events\.jsonl:2: invalid JSON",
+        ),
+        ("events_jsonl", "user,item\n", {}, r"events\.jsonl:1: invalid JSON"),
+        ("events_jsonl", '{"user": 1, "it": 2}\n', {}, "no column 'item'; it has: user, it"),
+        ("events_parquet", "PAR1 no", {}, r"events\.parquet: cannot be read as parquet"),
+        ("events_xlsx", "x", {}, r"events\.xlsx: unknown kind of table; known: \.csv"),
+    ],
+)
+def test_bad_tables_are_named(
+    tmp_path: Path, name: str, text: str, options: dict[str, str], message: str
+) -> None:
+    refuse("table", write(tmp_path, **{name: text}), message, **options)
+
+
+def test_bad_dates_are_named(tmp_path: Path) -> None:
+    files = write(tmp_path, events_csv="user,item,timestamp\n1,2,2020-01-01\n1,2,soon\n")
+    refuse("table", files, "events.csv:3: timestamp is not a date: 'soon'", time_unit="date")
+    with pytest.raises(RequestError, match="time_unit is s, ms or date, not 'h'"):
+        read_events("table", files, {"time_unit": "h"})
+
+
+def test_hub_dataset_leaves_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository, temporary = tmp_path / "repository", tmp_path / "temporary"
+    (repository / "data").mkdir(parents=True)
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # or its thread outlives the test
+    (repository / "data" / "train.csv").write_text("uid,asin,when\n5,x,1500\n4,y,2500\n")
+    options = {**OPTIONS, "hub": str(repository), "time_unit": "ms"}
+    table = read_events("table", {}, options)
+    assert rows(table) == [(5, "x", 1), (4, "y", 2)]
+    with pytest.raises(FormatError, match=r"hub dataset .*: no column 'stars'; it has: uid, asin"):
+        read_events("table", {}, {**options, "rating": "stars"})
+    with pytest.raises(RequestError, match=r"^hub dataset .*nowhere"):
+        read_events("table", {}, {"hub": str(tmp_path / "nowhere")})
+    assert not list(temporary.iterdir())

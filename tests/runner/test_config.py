@@ -1,0 +1,105 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from datamodules.errors import RequestError
+from datamodules.sequence import SequenceDataModule
+from intentbench.models.base import Recommender
+from intentbench.runner.config import Training, Trial, read_config, write_config
+from intentbench.runner.grid import RunOptions, plan_grid
+from intentbench.runner.trial import build_data, build_model, build_trainer, run_trial
+from tests.runner.conftest import MakeSpec
+
+
+@pytest.fixture(scope="module")
+def trial(make_spec: MakeSpec, tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    spec = make_spec({"toy": {"scales": [1, 2]}}, seeds=[3])
+    (planned,) = plan_grid(spec, RunOptions(out=tmp_path_factory.mktemp("runs")))
+    return planned.job.trial
+
+
+def test_configuration_survives_the_round_trip(trial: Trial, tmp_path: Path) -> None:
+    write_config(tmp_path, trial)
+    again = Trial.from_config(read_config(tmp_path))
+    assert again == trial
+    assert hash(again) == hash(trial)
+    assert read_config(tmp_path)["trial"]["name"] == trial.name == again.name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "other"},
+        {"arguments": {"width": 9}},
+        {"data": {"window": 9}},
+        {"fingerprint": "0"},
+        {"training": Training(max_epochs=9)},
+        {"seed": 9},
+    ],
+)
+def test_name_changes_with_what_determines_the_result(trial: Trial, change: dict[str, Any]) -> None:
+    assert replace(trial, **change).name != trial.name
+
+
+@pytest.mark.parametrize("key", ["label", "benchmark", "code", "source", "plugin"])
+def test_name_does_not_depend_on_the_rest(trial: Trial, key: str) -> None:
+    assert replace(trial, **{key: "other"}).name == trial.name
+
+
+class FitCLI(LightningCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--trial", type=dict, default={})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning calls old jsonargparse
+def test_lightning_cli_builds_the_same_from_it(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["intentbench"])
+    write_config(tmp_path, trial)
+    config = read_config(tmp_path)
+    config["trainer"]["deterministic"] = False  # a global switch, not for other tests
+    cli = FitCLI(
+        Recommender,
+        SequenceDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        args={**config, "seed_everything": False},
+        run=False,
+    )
+    model, data = build_model(config), build_data(config)
+    trainer = build_trainer(config, tmp_path, "cpu")
+    assert type(cli.model) is type(model)
+    assert cli.model.scales == model.scales == (1.0, 2.0)
+    assert {k: v.shape for k, v in cli.model.state_dict().items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }
+    assert vars(cli.datamodule)["window"] == data.window
+    assert vars(cli.datamodule)["seed"] == data.seed == 3
+    assert _describe(cli.trainer) == _describe(trainer)
+
+
+def _describe(trainer: Trainer) -> dict[str, Any]:
+    stop, best = trainer.early_stopping_callback, trainer.checkpoint_callback
+    assert stop is not None
+    assert best is not None
+    return {
+        "epochs": trainer.max_epochs,
+        "precision": trainer.precision,
+        "patience": stop.patience,
+        "stop": stop.monitor,
+        "best": getattr(best, "monitor", None),
+        "every": trainer.check_val_every_n_epoch,
+    }
+
+
+def test_other_data_than_the_trial_is_named_for_is_refused(trial: Trial, tmp_path: Path) -> None:
+    write_config(tmp_path, replace(trial, fingerprint="0" * 64))
+    with pytest.raises(RequestError, match="has fingerprint"):
+        run_trial(tmp_path, accelerator="cpu")
+    assert not (tmp_path / "result.json").exists()

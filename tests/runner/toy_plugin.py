@@ -1,0 +1,93 @@
+"""Methods for the runner's tests: one that learns a little, and the ways in which one can fail."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from datamodules.types import Batch, SequenceBatch, TrainingData
+from intentbench.models.base import ClosedFormRecommender, GradientRecommender
+from intentbench.models.card import Card
+
+Fault = Literal["", "raise", "hang", "kill", "kill_once", "full_disk", "slow"]
+
+
+class Toy(GradientRecommender):
+    """Predicts the next item from the last one; `fault` says what goes wrong in training."""
+
+    CARD = Card(title="Toy", paper="none", code="", tiny={"width": 8})
+
+    def __init__(
+        self,
+        n_items: int,
+        n_users: int,
+        window: int,
+        width: int = 8,
+        scales: tuple[float, ...] = (1.0,),
+        fault: Fault = "",
+    ) -> None:
+        super().__init__(n_items, n_users)
+        self.window = window
+        self.scales = scales
+        self.fault = fault
+        self.inputs = nn.Embedding(n_items + 1, width, padding_idx=0)
+        self.outputs = nn.Embedding(n_items + 1, width, padding_idx=0)
+
+    def encode(self, batch: Batch) -> Tensor:
+        last = (batch.lengths - 1).clamp(min=0)
+        return self.inputs(batch.items.gather(1, last[:, None])[:, 0]) * sum(self.scales)
+
+    def item_table(self) -> Tensor:
+        return self.outputs.weight
+
+    def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        self._fail()
+        real = batch.targets > 0
+        logits = self.inputs(batch.items[real]) @ self.item_table().T
+        return {"total": cross_entropy(logits, batch.targets[real])}
+
+    def _fail(self) -> None:
+        match self.fault:
+            case "raise":
+                raise ValueError("the loss went wrong\nsecond line")
+            case "full_disk":
+                raise OSError(28, "No space left on device")
+            case "hang":
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                time.sleep(600)
+            case "slow":
+                time.sleep(0.2)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "kill_once":
+                marker = Path(self.trainer.default_root_dir) / "killed"
+                if not marker.exists():
+                    marker.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Counts(ClosedFormRecommender):
+    """Popularity, without a gradient and without chance."""
+
+    CARD = Card(title="Counts", paper="none", code="", tiny={}, gradient=False, deterministic=True)
+    counts: Tensor
+
+    def __init__(self, n_items: int, n_users: int) -> None:
+        super().__init__(n_items, n_users)
+        self.register_buffer("counts", torch.zeros(n_items + 1))
+
+    def prepare(self, training: TrainingData) -> None:
+        self.counts.copy_(torch.bincount(training.items, minlength=self.n_items + 1))
+
+    def score(self, batch: Batch) -> Tensor:
+        scores = self.counts.repeat(len(batch.users), 1)
+        scores[:, 0] = -torch.inf
+        return scores
+
+
+METHODS = {"toy": Toy, "counts": Counts}

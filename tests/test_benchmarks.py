@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+
+from intentbench.runner.grid import RunOptions, plan_grid
+from intentbench.spec import load_spec
+
+BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.yaml"))
+
+
+def test_there_are_benchmarks() -> None:
+    assert "quickstart" in [path.stem for path in BENCHMARKS]
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_benchmark_is_a_good_spec_named_like_its_file(path: Path) -> None:
+    spec = load_spec(path)
+    assert spec.name == path.stem
+    assert spec.size > 0
+    assert spec.reference
+    assert len({entrant.label for entrant in spec.entrants}) == len(spec.entrants)
+
+
+def test_quickstart_has_seven_methods_and_runs_without_any_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INTENTBENCH_CACHE", str(tmp_path))
+    spec = load_spec(BENCHMARKS[[path.stem for path in BENCHMARKS].index("quickstart")])
+    grid = plan_grid(spec, RunOptions(out=tmp_path / "runs"))
+    assert len(spec.entrants) == 7
+    assert {cell.state for cell in grid} == {"missing"}
+    assert len({cell.job.folder for cell in grid}) == len(grid) == spec.size

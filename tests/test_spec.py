@@ -1,0 +1,167 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from datamodules.errors import RequestError
+from intentbench.spec import BenchmarkSpec, load_spec
+
+PLUGIN = Path(__file__).parent / "runner" / "toy_plugin.py"
+GOOD: dict[str, Any] = {
+    "name": "mine",
+    "datasets": ["synthetic-tiny"],
+    "models": {
+        "counts": {},
+        "toy": {"width": 4, "scales": [1, 2]},
+        "toy_wide": {"method": "toy", "training": {"max_epochs": 2}, "data": {"window": 9}},
+    },
+    "seeds": [0, 1],
+    "training": {"max_epochs": 3, "patience": 2},
+    "data": {"batch_size": 32},
+    "reference": "toy",
+    "timeout": 60,
+}
+
+
+def load(tmp_path: Path, raw: Any, **options: Any) -> BenchmarkSpec:
+    path = tmp_path / "spec.yaml"
+    path.write_text(raw if isinstance(raw, str) else yaml.safe_dump(raw))
+    return load_spec(path, plugin=PLUGIN, **options)
+
+
+def test_spec_is_resolved_in_full(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD)
+    counts, toy, wide = spec.entrants
+    assert (spec.name, spec.title, spec.seeds, spec.timeout) == ("mine", "mine", (0, 1), 60.0)
+    assert toy.arguments == {"width": 4, "scales": [1.0, 2.0], "fault": ""}
+    assert wide.arguments == {"width": 8, "scales": [1.0], "fault": ""}
+    assert (toy.data["window"], wide.data["window"], wide.data["batch_size"]) == (50, 9, 32)
+    assert (toy.training.max_epochs, wide.training.max_epochs, wide.training.patience) == (3, 2, 2)
+    assert (spec.seeds_of(counts), spec.seeds_of(toy), spec.size) == ((0,), (0, 1), 5)
+
+
+def test_values_can_be_set_by_dotted_path(tmp_path: Path) -> None:
+    spec = load(
+        tmp_path,
+        GOOD,
+        overrides=[
+            "training.max_epochs=7",
+            "models.toy.scales=[3, 4]",
+            "models.counts.data.window=3",
+        ],
+    )
+    counts, toy, _ = spec.entrants
+    assert toy.training.max_epochs == 7
+    assert toy.arguments["scales"] == [3.0, 4.0]
+    assert counts.data["window"] == 3
+
+
+def test_parts_can_be_chosen(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD, models=["counts"], seeds=[5], datasets=["synthetic-tiny"])
+    assert [entrant.label for entrant in spec.entrants] == ["counts"]
+    assert spec.seeds == (5,)
+    assert spec.reference == ""
+
+
+def change(path: str, value: Any) -> dict[str, Any]:
+    raw: dict[str, Any] = yaml.safe_load(yaml.safe_dump(GOOD))
+    *parents, last = path.split("/")
+    block = raw
+    for parent in parents:
+        block = block[parent]
+    block[last] = value
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "parts"),
+    [
+        (change("seed", [1]), ["unknown key 'seed'", "did you mean 'seeds'?"]),
+        (change("datasets", ["synthetik-tiny"]), ["datasets", "'synthetic-tiny'?"]),
+        (change("datasets", []), ["datasets", "list of names"]),
+        (change("datasets", ["synthetic-tiny"] * 2), ["datasets", "listed twice"]),
+        (change("datasets", [{"own": {"raeder": "csv"}}]), ["datasets.own", "raeder", "reader"]),
+        (change("models", {}), ["models", "keys and values"]),
+        (change("models/toi", None), ["models.toi", "unknown method 'toi'", "did you mean 'toy'?"]),
+        (change("models/toy/method", "nothing"), ["models.toy", "'nothing'", "allowed:"]),
+        (change("models/toy/witdh", 3), ["models.toy", "'witdh'", "did you mean 'width'?"]),
+        (change("models/toy/width", "wide"), ["models.toy", "width", "int", "wide"]),
+        (change("models/toy/fault", "explode"), ["models.toy", "fault", "raise", "explode"]),
+        (change("models/toy/scales", [1, "x"]), ["models.toy", "scales", "float", "x"]),
+        (change("models/toy/window", 3), ["models.toy", "'window'"]),
+        (change("models/toy/n_items", 3), ["models.toy", "'n_items'"]),
+        (change("models/a:b", {"method": "toy"}), ["models.a:b", "cannot name a folder"]),
+        (change("models/toy", 3), ["models.toy", "keys and values", "3"]),
+        (change("data", {"windw": 3}), ["data", "'windw'", "did you mean 'window'?"]),
+        (change("data", {"window": "x"}), ["data", "window", "int"]),
+        (change("data", {"seed": 3}), ["data", "'seed'"]),
+        (change("training", {"epochs": 3}), ["training", "'epochs'", "max_epochs"]),
+        (change("training", {"patience": 0}), ["training.patience", "at least 1"]),
+        (change("training", {"monitor": "ndcg@11"}), ["training.monitor", "'ndcg@10'?"]),
+        (change("training", [3]), ["training", "keys and values"]),
+        (change("seeds", []), ["seeds", "whole numbers"]),
+        (change("seeds", [0, "1"]), ["seeds", "whole numbers"]),
+        (change("seeds", 3), ["seeds", "whole numbers"]),
+        (change("reference", "toys"), ["reference", "did you mean 'toy'?"]),
+        (change("timeout", -1), ["timeout", "seconds"]),
+        (change("name", "../x"), ["name", "cannot name a folder"]),
+        ("models: [a\n  b: ]", ["no YAML"]),
+        ("", ["keys and values"]),
+        ("- a", ["keys and values"]),
+    ],
+)
+def test_bad_spec_is_one_line_that_names_file_and_key(
+    tmp_path: Path, raw: Any, parts: list[str]
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        load(tmp_path, raw)
+    message = str(caught.value)
+    assert message.startswith(str(tmp_path / "spec.yaml"))
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"overrides": ["training.max_epochs"]}, "expected key=value"),
+        ({"overrides": ["name.x=1"]}, "keys and values"),
+        ({"overrides": ["training.max_epochs=a"]}, "max_epochs"),
+        ({"overrides": ["seeds=[1"]}, "no YAML"),
+        ({"models": ["tou"]}, "did you mean 'toy'?"),
+        ({"datasets": ["synthetic"]}, "--datasets"),
+        ({"seeds": [-1]}, "whole numbers"),
+    ],
+)
+def test_bad_option_is_one_line(tmp_path: Path, options: dict[str, Any], part: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        load(tmp_path, GOOD, **options)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no such file"):
+        load_spec(tmp_path / "none.yaml")
+
+
+def test_class_paths_of_strangers_are_refused(tmp_path: Path) -> None:
+    plugin = tmp_path / "callable_plugin.py"
+    plugin.write_text(
+        "from collections.abc import Callable\n"
+        "from typing import Any\n"
+        "from intentbench.models.base import Recommender\n"
+        "from intentbench.models.card import Card\n"
+        "class Calls(Recommender):\n"
+        "    CARD = Card(title='Calls', paper='', code='', tiny={})\n"
+        "    def __init__(self, n_items: int, n_users: int, f: Callable[..., Any] | None = None):\n"
+        "        super().__init__(n_items, n_users)\n"
+    )
+    path = tmp_path / "spec.yaml"
+    models = {"callable_plugin": {"f": "os.system"}}
+    path.write_text(yaml.safe_dump({"datasets": ["synthetic-tiny"], "models": models}))
+    with pytest.raises(RequestError, match="callable_plugin"):
+        load_spec(path, plugin=plugin)
+    assert load_spec(path, overrides=["models.callable_plugin.f=null"], plugin=plugin).size == 5
