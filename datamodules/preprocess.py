@@ -213,15 +213,19 @@ def _sort_in_time(events: pl.DataFrame, notes: list[str]) -> tuple[pl.DataFrame,
     if "timestamp" not in events.columns:
         notes.append("no timestamps: the events of a user keep their input order")
         return events.sort("user_row", "row"), {}
-    time = pl.col("timestamp")
-    is_tied = pl.struct("user_row", "timestamp").is_duplicated() & time.is_not_null()
-    ties = {"tied_timestamps": float(events.select(is_tied.mean()).item())}
     notes.append("events of a user with equal timestamps keep their input order")
+    time, user = pl.col("timestamp"), pl.col("user_row")
+    events = events.sort("user_row", "timestamp", "row", nulls_last=True)
+    as_before = (time == time.shift()) & (user == user.shift())
+    is_tied = as_before.fill_null(value=False)
+    is_tied = is_tied | is_tied.shift(-1, fill_value=False)
+    ties = {"tied_timestamps": float(events.select(is_tied.mean()).item())}
+    events = events.with_columns(timed=time.is_not_null())
     if missing := events["timestamp"].null_count():
         notes.append(f"{missing} events have no timestamp and stand after their user's others")
-    ordered = events.sort("user_row", "timestamp", "row", nulls_last=True)
-    filled = time.forward_fill().over("user_row").fill_null(time.max()).fill_null(0)
-    return ordered.with_columns(filled, timed=time.is_not_null()), ties
+        filled = time.forward_fill().over("user_row").fill_null(time.max()).fill_null(0)
+        events = events.with_columns(filled)
+    return events, ties
 
 
 def _number_sessions(

@@ -48,22 +48,22 @@ class SyntheticConfig:
     """
 
     n_users: int = 1200
-    n_items: int = 320
+    n_items: int = 400
     n_intents: int = 16
     n_types: int = 16
     intents_per_type: int = 2
     min_events: int = 5
     mean_events: float = 18.0
-    max_events: int = 40
+    max_events: int = 50
     new_session: float = 0.2
-    stickiness: float = 0.9
+    stickiness: float = 0.8
     zipf: float = 1.2
-    overlap: float = 0.25
+    overlap: float = 0.2
     n_followers: int = 3
     follow_boost: float = 10.0
     unstable_interest: float = 0.0
     erratic_intents: float = 0.0
-    accidental_clicks: float = 0.05
+    accidental_clicks: float = 0.1
     uninformative_texts: float = 0.0
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class SyntheticConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             low, high = limits.get(field.name, (0, 1 if field.type is float else inf))
-            if not low <= value <= high:
+            if not low <= value <= high or value == inf:
                 bounds = f"from {low} to {high}" if high < inf else f"{low} or more"
                 raise RequestError(f"synthetic data: {field.name} must be {bounds}, not {value}")
 

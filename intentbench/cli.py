@@ -192,7 +192,9 @@ def _run(options: argparse.Namespace) -> int:
     if not options.dry_run:
         from intentbench.commands import publish_benchmark
 
-        for page in publish_benchmark(spec, result, options.spec, options.leaderboards, options.out):
+        for page in publish_benchmark(
+            spec, result, options.spec, options.leaderboards, options.out
+        ):
             console.print(f"wrote {page}", highlight=False, soft_wrap=True)
     return 1 if result.failed else 0
 

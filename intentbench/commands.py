@@ -1,7 +1,6 @@
 """What the commands do that is more than a call: the list of what there is, the page of a run."""
 
 import ast
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,8 @@ from datamodules.catalog import catalog
 from intentbench.models import method_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from intentbench.results.record import TrialRecord
     from intentbench.runner.grid import GridResult
     from intentbench.spec import BenchmarkSpec
@@ -28,7 +29,9 @@ def describe_all(what: str | None = None) -> str:
     parts = {
         "models": lambda: [(key, _summary(path)) for key, path in method_table().items()],
         "datasets": lambda: [(name, entry.title) for name, entry in catalog().items()],
-        "benchmarks": lambda: [(str(p), _title(p)) for p in sorted(Path("benchmarks").glob("*.yaml"))],
+        "benchmarks": lambda: [
+            (str(p), _title(p)) for p in sorted(Path("benchmarks").glob("*.yaml"))
+        ],
     }
     lines = []
     for name in [what] if what else parts:

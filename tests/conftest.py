@@ -25,6 +25,8 @@ SET_BY_LIBRARIES = (
     "KMP_INIT_AT_FORK",  # as do torch and scikit-learn with these, when they are loaded
     "KMP_DUPLICATE_LIB_OK",
     "TORCHINDUCTOR_CACHE_DIR",  # torch's own determinism switch sets it
+    "PYTORCH_NVML_BASED_CUDA_CHECK",  # Lightning, when it looks for devices
+    "_RJEM_MALLOC_CONF",  # polars, when it is loaded
 )
 """Variables that tests may change, as libraries do; they are put back in silence."""
 

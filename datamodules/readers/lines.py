@@ -92,7 +92,7 @@ def read_delimited(
             )
         except pl.exceptions.PolarsError as error:
             _raise_fields(path, number, block, separator, len(columns))
-            raise FormatError(f"{path}: {str(error).partition('\n')[0]}") from None
+            raise FormatError(f"{path}: {brief(error)}") from None
         if text[fields[-1]].null_count():
             _raise_fields(path, number, block, separator, len(columns))
         frames.append(cast_columns(text.select(list(columns)), columns, path, number + skip))
@@ -116,7 +116,7 @@ def read_json_lines(path: Path, keys: Sequence[str]) -> pl.DataFrame:
             present = present or ", ".join(json.loads(block.partition(b"\n")[0]))
         except (pl.exceptions.PolarsError, ValueError) as error:
             _raise_json(path, number, block)
-            raise FormatError(f"{path}: {str(error).partition('\n')[0]}") from None
+            raise FormatError(f"{path}: {brief(error)}") from None
     if not frames:
         raise FormatError(f"{path}: the file has no events")
     found = pl.concat(frames)
@@ -165,6 +165,11 @@ def cast_columns(
             row = int(cast[name].is_null().arg_max() or 0)
             raise_value(f"{path}:{first_line + row}", name, frame[name][row])
     return cast
+
+
+def brief(error: Exception) -> str:
+    """The first line of a library's message."""
+    return str(error).partition("\n")[0]
 
 
 def raise_value(where: str, column: str, value: object, kind: str = "a number") -> NoReturn:

@@ -8,7 +8,7 @@ import polars as pl
 
 from datamodules.errors import FormatError, RequestError
 from datamodules.readers.base import EventTable, check_files
-from datamodules.readers.lines import read_delimited, read_lines, split_lines
+from datamodules.readers.lines import brief, read_delimited, read_lines, split_lines
 
 _EVENTS: dict[str, type[pl.DataType]] = {
     "user": pl.Int64,
@@ -81,7 +81,7 @@ def _read_ordered(path: Path) -> pl.DataFrame:
     try:
         ratings = pl.read_parquet(path, columns=["user", "movie", "rating", "order"])
     except pl.exceptions.PolarsError as error:
-        raise FormatError(f"{path}: {str(error).splitlines()[0]}") from None
+        raise FormatError(f"{path}: {brief(error)}") from None
     return (
         ratings.sort("user", "order", maintain_order=True)
         .select(pl.col("user", "movie").cast(pl.Int64), pl.col("rating").cast(pl.Float64))

@@ -18,6 +18,7 @@ import polars as pl
 from datamodules.errors import FormatError, RequestError
 from datamodules.readers.base import EventTable, check_files
 from datamodules.readers.lines import (
+    brief,
     first_line,
     line_blocks,
     numeric_ids,
@@ -149,7 +150,7 @@ def _open_parquet(path: Path, _: list[str] | None) -> _Source:
     try:
         names = list(pl.read_parquet_schema(path))
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise FormatError(f"{path}: cannot be read as parquet: {_brief(error)}") from None
+        raise FormatError(f"{path}: cannot be read as parquet: {brief(error)}") from None
     return _Source(str(path), names, 1, lambda wanted: pl.read_parquet(path, columns=wanted))
 
 
@@ -177,7 +178,7 @@ def _open_csv(path: Path, header: list[str] | None) -> _Source:
             )
         except pl.exceptions.PolarsError as error:
             _raise_fields(path, separator, len(names))
-            raise FormatError(f"{path}: {_brief(error)}") from None
+            raise FormatError(f"{path}: {brief(error)}") from None
         if found[names[-1]].null_count():  # an empty field, or too few
             _raise_fields(path, separator, len(names))
         return found.select(wanted)
@@ -212,7 +213,7 @@ def _open_hub(hub: str, config: str | None, split: str, revision: str | None) ->
                 hub, config, split=split, revision=revision, cache_dir=cache
             )
         except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
-            raise RequestError(f"hub dataset {hub}: {_brief(error)}") from None
+            raise RequestError(f"hub dataset {hub}: {brief(error)}") from None
         frame = pl.DataFrame(loaded.data.table)
     return _Source(f"hub dataset {hub}", frame.columns, 1, frame.select)
 
@@ -266,7 +267,3 @@ def _values(feature: pl.DataFrame) -> pl.DataFrame:
     if feature["value"].dtype == pl.Categorical:
         feature = feature.with_columns(pl.col("value").cast(pl.String))
     return feature.drop_nulls().unique(maintain_order=True)
-
-
-def _brief(error: Exception) -> str:
-    return str(error).partition("\n")[0]

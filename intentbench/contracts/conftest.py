@@ -8,28 +8,29 @@ import torch
 
 from datamodules.prepare import prepare
 from datamodules.prepared import PreparedDataset, load_prepared
+from intentbench.contracts.plugin import PLUGIN_METHODS
 from intentbench.contracts.subject import Subject
-from intentbench.models import load_method, method_table
+from intentbench.models import method_table
 from intentbench.models.base import Recommender
-from intentbench.runner.plugin import load_plugin
+from intentbench.runner.plugin import find_method
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrise by method: those of the plugins where there are any, else all."""
+    """Parametrise by method: those of the plugin where there is one, else all."""
     if "subject" in metafunc.fixturenames:
         keys = [*_plugin_methods(metafunc.config)] or [*method_table()]
         metafunc.parametrize("subject", keys, indirect=True)
 
 
 def _plugin_methods(config: pytest.Config) -> dict[str, type[Recommender]]:
-    files = config.getoption("--intentbench-plugin", [])  # [] where the plugin is not installed
-    return {key: cls for file in files for key, cls in load_plugin(Path(file)).items()}
+    return config.stash.get(PLUGIN_METHODS, {})
 
 
 @pytest.fixture(scope="session")
-def plugin_files(pytestconfig: pytest.Config) -> list[Path]:
-    """The files named by `--intentbench-plugin`."""
-    return [Path(file) for file in pytestconfig.getoption("--intentbench-plugin", [])]
+def plugin_file(pytestconfig: pytest.Config) -> Path | None:
+    """The file named by `--intentbench-plugin`."""
+    file: Path | None = pytestconfig.getoption("--intentbench-plugin", None)
+    return file.resolve() if file else None
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +42,11 @@ def method_targets(pytestconfig: pytest.Config) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The synthetic dataset of 64 users on disk."""
-    return prepare("synthetic-tiny", cache=tmp_path_factory.mktemp("cache"))
+def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The synthetic dataset of 64 users, in a cache of this session's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTENTBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield prepare("synthetic-tiny")
 
 
 @pytest.fixture(scope="session")
@@ -65,20 +68,19 @@ def subject(
     """The method under test; a failure that its Card expects is marked so, strictly."""
     key: str = request.param
     if key not in subjects:
-        cls = _plugin_methods(request.config).get(key) or load_method(key)
+        cls = find_method(key, _plugin_methods(request.config), "contract suite")
         subjects[key] = Subject(key, cls, tiny_data)
-    marker = request.node.get_closest_marker("contract")
-    expected = subjects[key].card.expected_failures
-    if marker and (reason := expected.get(marker.args[0])):
+    check = request.node.get_closest_marker("contract").args[0]
+    if reason := subjects[key].card.expected_failures.get(check):
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     return subjects[key]
 
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, the same bits everywhere; the environment is put back."""
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # seeding sets both
-    monkeypatch.delenv("PL_SEED_WORKERS", raising=False)
+    """One thread, the same bits everywhere; what seeding leaves in the environment is put back."""
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.setenv(variable, "0")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -28,7 +28,7 @@ def uneven(data: PreparedDataset) -> PreparedDataset:
 
 
 def run_process(
-    rank: int, folder: Path, methods: dict[str, str], plugins: list[Path], out: Path
+    rank: int, folder: Path, methods: dict[str, str], plugin: Path | None, out: Path
 ) -> None:
     """Train each method for an epoch and test it, as one of `WORLD` processes over gloo.
 
@@ -36,7 +36,7 @@ def run_process(
         rank: number of this process.
         folder: the prepared dataset.
         methods: key to "module:Class".
-        plugins: files that define methods.
+        plugin: file that defines them, None where they are installed.
         out: gets `<key>.pt`, the trained state, and `<key>.<rank>.npz`, the ranks; where a method
             fails, `<key>.<rank>.txt`, the traceback.
     """
@@ -45,8 +45,8 @@ def run_process(
     distributed.init_process_group(
         "gloo", f"file://{out / 'rendezvous'}", rank=rank, world_size=WORLD, timeout=TIMEOUT
     )
-    for file in plugins:
-        import_plugin(file)
+    if plugin:
+        import_plugin(plugin)
     data = uneven(load_prepared(folder))
     for key, target in methods.items():
         module, name = target.split(":")

@@ -22,7 +22,7 @@ FILLED = ("n_items", "n_users", "window")
 WINDOW = 8
 """Inputs of a row: fewer than most users have, so that windows are cut."""
 
-BATCH = 16
+BATCH = {"all": 16, "prefix": 128, "pair": 128}
 """Training rows a step: several steps an epoch, of rows of several lengths."""
 
 
@@ -74,7 +74,7 @@ class Subject:
         settings = {
             "layout": model.layout,
             "window": model.hparams.get("window", self.window),
-            "batch_size": BATCH,
+            "batch_size": BATCH[model.layout],
             "pad_to_window": self.card.fixed_window,
             **options,
         }

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ddp
 def ranked_by_two(
     tmp_path_factory: pytest.TempPathFactory,
     prepared_folder: Path,
-    plugin_files: list[Path],
+    plugin_file: Path | None,
     method_targets: dict[str, str],
 ) -> Path:
     """The folder with what two processes found, all methods in one start."""
@@ -26,7 +26,7 @@ def ranked_by_two(
         pytest.skip("this torch has no gloo")
     out = tmp_path_factory.mktemp("processes")
     start_forkserver()  # has loaded what takes long
-    arguments = (prepared_folder, method_targets, plugin_files, out)
+    arguments = (prepared_folder, method_targets, plugin_file, out)
     multiprocessing.start_processes(run_process, arguments, WORLD, start_method="forkserver")
     return out
 

@@ -50,4 +50,4 @@ def test_loss_equals_the_reference_codes(subject: Subject) -> None:
     )
     terms = model.loss(next(iter(batches.train_dataloader())))
     for name, value in reference["loss"].items():
-        assert float(terms[name]) == pytest.approx(value, rel=0, abs=1e-8), name
+        assert terms[name].item() == pytest.approx(value, rel=0, abs=1e-8), name

@@ -162,9 +162,7 @@ def _generator_states() -> tuple[bytes, str, str]:
 
 
 def _copied(batch: Batch) -> Batch:
-    return replace(
-        batch, **{name: tensor.clone() for name, tensor in _tensors(batch).items()}
-    )
+    return replace(batch, **{name: tensor.clone() for name, tensor in _tensors(batch).items()})
 
 
 def _equal(first: Batch, second: Batch) -> bool:

@@ -127,24 +127,16 @@ def _refuse(unordered: Tensor) -> None:
 def _count(scores: Tensor, own: Tensor, masked: Tensor) -> Tensor:
     """(B,) candidates scored higher than `own` (B, 1), plus those scored as high or higher.
 
-    All columns are counted, then those that are no candidates are taken off again: a third less
-    time than with a masked copy of the scores.
-    """
-    excluded = torch.cat([masked, torch.full_like(own, PAD, dtype=masked.dtype)], 1).sort(1).values
-    off = scores.gather(1, excluded)
-    repeated = excluded[:, 1:] == excluded[:, :-1]
-    off[:, 1:].masked_fill_(repeated, torch.nan)  # no comparison with NaN holds
-    return _higher_and_as_high(scores, own) - _higher_and_as_high(off, own)
-
-
-def _higher_and_as_high(scores: Tensor, own: Tensor) -> Tensor:
-    """Comparisons go into floats: adding those up is several times as fast as adding booleans.
-
-    Float32 holds counts exactly up to 2^24 columns.
+    Comparisons go into floats, which add up several times as fast as booleans (exactly so up to
+    2^24 columns), and what is no candidate is taken out of those: no masked copy of the scores.
     """
     result = torch.empty_like(scores)
-    higher = torch.gt(scores, own, out=result).sum(1).long()
-    return higher + torch.ge(scores, own, out=result).sum(1).long()
+    count = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+    for compare in (torch.gt, torch.ge):
+        compare(scores, own, out=result)
+        result[:, PAD] = 0
+        count += result.scatter_(1, masked, 0).sum(1).long()
+    return count
 
 
 def _ranks(count: Tensor, target: Tensor, masked: Tensor, n_items: int) -> Tensor:

@@ -39,6 +39,7 @@ def count_matrix(training: TrainingData, dtype: type[np.floating[Any]]) -> "csr_
             training.offsets.numpy(),
         ),
         shape=(training.n_users, training.n_items + 1),
+        copy=True,  # merging duplicates writes into the offsets
     )
     counts.sum_duplicates()
     counts.data[:] = 1

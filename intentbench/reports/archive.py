@@ -97,17 +97,20 @@ def _read_cell(path: Path) -> list[Result]:
     done = [record for record in records if record.status == "done"]
     results: list[Result] = [(record, None) for record in records if record.status != "done"]
     if done:
-        with np.load(
-            path.parent.with_name(path.parent.name + ".npz"), allow_pickle=False
-        ) as targets:
-            user, key = targets["user"], targets["key"]
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
-            ranks = file["rank"]
+        targets = _load(path.parent.with_name(path.parent.name + ".npz"))
+        user, key = targets["user"], targets["key"]
+        ranks = _load(path.with_suffix(".npz"))["rank"]
         if ranks.shape != (len(done), len(user)):
             raise ValueError(f"{path.with_suffix('.npz').name}: shape {ranks.shape}")
         for record, rank in zip(done, ranks, strict=True):
             results.append((record, {"user": user, "key": key, "rank": rank}))
     return results
+
+
+def _load(path: Path) -> dict[str, Any]:
+    # Opened here: NumPy leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _compressed(**arrays: Any) -> bytes:

@@ -1,7 +1,7 @@
 """Columns of a table: one producer each, its output checked.
 
 A producer takes a section and gives a heading and one text a row. Another column is another
-producer in `ACCURACY` or `COST`.
+producer in `ACCURACY`, `PUBLISHED` or `COST`.
 """
 
 from collections.abc import Callable, Sequence
@@ -157,10 +157,10 @@ def published(metric: str) -> Producer:
 
 
 def cost(heading: str, read: Callable[[Row], float], digits: int = 0) -> Producer:
-    """A producer of a cost, for rows with trials; 0 is printed as nothing to report."""
+    """A producer of a cost; 0 is printed as nothing to report."""
 
     def produce_cost(section: Section) -> Column:
-        values = [read(row) for row in section.rows]
+        values = [read(row) if row.records else 0.0 for row in section.rows]
         return heading, [f"{value:,.{digits}f}" if value else EMPTY for value in values]
 
     return produce_cost
@@ -176,18 +176,21 @@ ACCURACY: tuple[Producer, ...] = (
     tier,
     difference,
     users,
-    published("hit_rate@10"),
-    published("ndcg@10"),
 )
+"""How well: always shown."""
+
+PUBLISHED: tuple[Producer, ...] = (published("hit_rate@10"), published("ndcg@10"))
+"""What others measured: shown where there is anything."""
 
 COST: tuple[Producer, ...] = (
     row_name,
     cost("parameters", lambda row: row.records[0].cost.parameters),
     cost("epochs", lambda row: mean(r.cost.epochs for r in row.records), 1),
     cost("s / epoch", lambda row: mean(r.cost.seconds_per_epoch for r in row.records), 2),
-    cost("s in all", lambda row: mean(r.cost.seconds for r in row.records), 1),
-    cost("ms / user, alone", lambda row: mean(r.cost.latency_1 for r in row.records), 2),
-    cost("ms / user, of 256", lambda row: mean(r.cost.latency_256 for r in row.records), 3),
+    cost("total s", lambda row: mean(r.cost.seconds for r in row.records), 1),
+    cost("ms / user, batch 1", lambda row: mean(r.cost.latency_1 for r in row.records), 2),
+    cost("ms / user, batch 256", lambda row: mean(r.cost.latency_256 for r in row.records), 3),
     cost("peak MiB", lambda row: max(r.cost.peak_memory_mb for r in row.records)),
     cost("peak device MiB", lambda row: max(r.cost.peak_device_memory_mb for r in row.records)),
 )
+"""At what price: shown where there is anything."""

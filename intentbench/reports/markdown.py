@@ -7,6 +7,7 @@ from intentbench.reports.columns import (
     COST,
     EMPTY,
     FLAGS,
+    PUBLISHED,
     Column,
     percent,
     produce,
@@ -45,10 +46,11 @@ def render_markdown(board: Leaderboard) -> str:
 
 
 def _section(section: Section, reference: str) -> list[str]:
+    accuracy = [*produce(section, ACCURACY), *_telling(produce(section, PUBLISHED))]
+    lines = [f"## {section.table.dataset}", "", *_pipe_table(accuracy), ""]
     ranked = replace(section, rows=tuple(row for row in section.rows if row.ranked))
-    cost = [c for c in produce(ranked, COST) if any(cell != EMPTY for cell in c[1])]
-    lines = [f"## {section.table.dataset}", "", *_pipe_table(produce(section, ACCURACY)), ""]
     if ranked.rows:
+        cost = _telling(produce(ranked, COST))
         lines += ["Cost of a trial:", "", *_pipe_table(cost), ""]
     facts = [
         *gaps(section, reference),
@@ -60,6 +62,10 @@ def _section(section: Section, reference: str) -> list[str]:
         *environment_lines(section),
     ]
     return [*lines, *(f"- {fact}" for fact in facts if fact), ""]
+
+
+def _telling(columns: list[Column]) -> list[Column]:
+    return [(heading, cells) for heading, cells in columns if any(cell != EMPTY for cell in cells)]
 
 
 def _pipe_table(columns: list[Column]) -> list[str]:
@@ -82,7 +88,7 @@ def _caption(board: Leaderboard) -> list[str]:
     lines = [
         "Means over all test targets and seeds, ± standard deviation over seeds (n - 1). **Best**, "
         "<ins>second</ins>. A seed covers initialisation, order of batches, augmentation and "
-        "negatives; the split and the tuning are fixed.",
+        "negatives; the split and the tuning are fixed. Deterministic methods run once.",
         f"Tier: a shared rank by {name}. The highest model opens a tier and takes in every model "
         "not separated from it; members are tied with the tier's first, not with one another.",
         f"Difference: mean / mean of the reference - 1 in {name}, with its {percent(1 - ALPHA)} "
@@ -95,9 +101,10 @@ def _caption(board: Leaderboard) -> list[str]:
         "or lower than the reference's.",
         "Ties between scores count half: rank = 1 + items scored higher + half of those scored "
         "equal, rounded up. A target that is masked itself ranks last.",
-        "Published: the figure of the source named above, and how far the measured one is from it.",
-        "Cost: means over trials, memory the largest. Latency: median time to score the whole "
-        "catalogue for a user alone, and for one of 256 together.",
+        "Published: the figure of the source named below the table, and how far the measured "
+        "one is from it.",
+        "Cost: means over trials, memory the largest. Time a user: median, to score the whole "
+        "catalogue, one user alone and 256 together.",
     ]  # fmt: skip
     if BORROWED in notes:
         lines.append(

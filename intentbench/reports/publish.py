@@ -6,6 +6,7 @@ So whoever has the copy makes the same pages, byte for byte.
 from collections.abc import Iterable
 from pathlib import Path
 
+from datamodules.errors import RequestError
 from intentbench.reports.archive import read_archive, write_archive
 from intentbench.reports.cells import Result, build_tables, read_results
 from intentbench.reports.exports import render_csv, render_json
@@ -41,7 +42,10 @@ def publish(runs: Path, name: str, out: Path, plan: Plan | None = None) -> list[
 def publish_results(results: Iterable[Result], name: str, out: Path, plan: Plan) -> list[Path]:
     """Publish chosen trials, as `publish` does for all below a folder."""
     folder = out / RANKS / name
-    write_archive(folder, name, plan, build_tables(results))
+    tables = build_tables(results)
+    if not tables:
+        raise RequestError(f"{name}: no finished trial to publish; run the benchmark first")
+    write_archive(folder, name, plan, tables)
     return render(folder, out)
 
 

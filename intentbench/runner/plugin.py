@@ -54,7 +54,8 @@ def import_plugin(file: Path) -> ModuleType:
     name = file.stem
     if (known := sys.modules.get(name)) is not None and known.__file__ == str(file):
         return known
-    if known is not None or find_spec(name) is not None:
+    other = None if known else find_spec(name)  # its own, where the path has its folder
+    if known is not None or (other is not None and other.origin != str(file)):
         raise RequestError(f"{file}: another module is called {name!r}; rename the file")
     spec = spec_from_file_location(name, file)
     if spec is None or spec.loader is None:

@@ -290,12 +290,12 @@ class AnnealsOutsideState(LastItem):
 # C13 ------------------------------------------------------------------------------------------
 
 
-class RanksItsShare(LastItem):
-    """Keeps the ranks of its own process alone."""
+class FirstBatchOnly(LastItem):
+    """Ranks the first batch: all users where one process does it, not where several do."""
 
-    def on_test_epoch_end(self) -> None:
-        self.test_ranks.sync_on_compute = False
-        super().on_test_epoch_end()
+    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            super().test_step(batch, batch_idx)
 
 
 def keyed(classes: Iterable[type[Any]]) -> dict[str, type[Any]]:

@@ -174,6 +174,7 @@ def test_dial_of_texts_changes_no_event(data: Synthetic) -> None:
         ({"accidental_clicks": float("nan")}, "accidental_clicks must be from 0 to 1, not nan"),
         ({"n_intents": 99}, "n_intents must be from 2 to 16, not 99"),
         ({"n_items": 35, "n_intents": 4}, "max_events must be from 5 to 34"),
+        ({"zipf": float("inf")}, "zipf must be 0 or more, not inf"),
         ({"seed": -1}, "seed must be a whole number from 0 on, not -1"),
     ],
 )

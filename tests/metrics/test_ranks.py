@@ -79,8 +79,8 @@ def test_ranks_equal_a_plain_loop(problem: tuple[Tensor, Tensor, Tensor]) -> Non
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_scores_of_any_type_are_compared_in_float32(dtype: torch.dtype) -> None:
-    scores = torch.randn(4, 30).to(dtype)
-    target, masked = torch.tensor([1, 8, 20, 29]), torch.randint(0, 30, (4, 5))
+    scores = torch.randn(4, 3000).to(dtype)  # more columns than bfloat16 can count
+    target, masked = torch.tensor([1, 8, 200, 2999]), torch.randint(0, 3000, (4, 5))
     expected = reference_ranks(scores.float(), target, masked)
     assert ranks_from_scores(scores.requires_grad_(), target, masked).tolist() == expected
 

@@ -1,0 +1,164 @@
+"""The command line: exit status, and one clear line for whatever a person gets wrong."""
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from datamodules.catalog import find_entry
+from intentbench.cli import main
+
+SPEC = {
+    "name": "small",
+    "datasets": ["synthetic-tiny"],
+    "models": {"popularity": {}, "markov": {}},
+    "seeds": [0],
+}
+Complaint = Callable[..., str]
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Complaint:
+    """Runs a command that must be refused; returns its one line."""
+
+    def run(*arguments: object, status: int = 2) -> str:
+        assert main([str(argument) for argument in arguments]) == status
+        streams = capsys.readouterr()
+        lines = streams.err.strip().splitlines()
+        assert len(lines) == 1, streams.err
+        assert "Traceback" not in streams.err
+        return lines[0]
+
+    return run
+
+
+def _write(path: Path, **changes: object) -> Path:
+    path.write_text(yaml.safe_dump(SPEC | changes), encoding="utf-8")
+    return path
+
+
+def _own_data(path: Path, events: Path, **more: object) -> Path:
+    entry = {"reader": "sequence_text", "files": {"events": str(events)}, **more}
+    return _write(path, datasets=[{"mine": entry}])
+
+
+def test_list_and_help_load_no_torch() -> None:
+    for arguments in (["list"], ["--help"], ["run", "--help"]):
+        code = (
+            "import sys; from intentbench.cli import main; status = main(sys.argv[1:]);"
+            "sys.exit(status or bool({'torch', 'lightning', 'polars'} & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+
+
+def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    for name in ("sasrec", "item_knn", "beauty", "synthetic-tiny"):
+        assert f"  {name} " in text
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rum"]) == 2
+    assert "invalid choice: 'rum'" in capsys.readouterr().err
+
+
+def test_unknown_dataset(complaint: Complaint) -> None:
+    assert "'beuty'" in (line := complaint("data", "prepare", "beuty"))
+    assert "beauty" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"datasets": ["syntetic-tiny"]}, ["syntetic-tiny", "synthetic-tiny"]),
+        ({"models": {"sasrek": {}}}, ["models.sasrek", "sasrec"]),
+        ({"models": {"sasrec": {"widht": 3}}}, ["models.sasrec", "widht", "width"]),
+        ({"models": {"sasrec": {"width": "wide"}}}, ["models.sasrec", "width", "wide"]),
+        ({"models": {"sasrec": {"loss": "cross"}}}, ["loss", "cross"]),
+        ({"trainings": {}}, ["trainings", "training"]),
+        ({"training": {"patience": "long"}}, ["training", "patience", "long"]),
+        ({"data": {"layuot": "all"}}, ["data", "layuot"]),
+        ({"seeds": ["one"]}, ["seeds", "one"]),
+        ({"reference": "best"}, ["reference", "best"]),
+    ],
+)
+def test_wrong_spec(
+    changes: dict[str, object], words: list[str], complaint: Complaint, tmp_path: Path
+) -> None:
+    line = complaint("run", _write(tmp_path / "spec.yaml", **changes), "--out", tmp_path / "runs")
+    for word in words:
+        assert word in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_spec_that_is_not_there(complaint: Complaint, tmp_path: Path) -> None:
+    assert "none.yaml" in complaint("run", tmp_path / "none.yaml")
+
+
+def test_truncated_gzip(complaint: Complaint, tmp_path: Path) -> None:
+    whole = gzip.compress(b"".join(b"%d %d %d %d\n" % (u, u, u + 1, u + 2) for u in range(1, 999)))
+    (tmp_path / "cut.txt.gz").write_bytes(whole[: len(whole) // 2])
+    line = complaint("run", _own_data(tmp_path / "spec.yaml", tmp_path / "cut.txt.gz"))
+    assert "cut.txt.gz" in line
+
+
+def test_line_that_is_no_number(complaint: Complaint, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("1 2 3 4\n2 3 four 5\n")
+    line = complaint("run", _own_data(tmp_path / "spec.yaml", tmp_path / "words.txt"))
+    assert "words.txt" in line
+    assert "2" in line
+    assert "four" in line
+
+
+def test_empty_after_k_core(complaint: Complaint, tmp_path: Path) -> None:
+    (tmp_path / "few.txt").write_text("1 2 3 4\n2 3 4 5\n")
+    spec = _own_data(tmp_path / "spec.yaml", tmp_path / "few.txt", recipe={"k_core": 9})
+    assert "k_core" in complaint("run", spec).replace("-", "_")
+
+
+def test_checksum_mismatch(complaint: Complaint, tmp_path: Path) -> None:
+    (tmp_path / "sequences").mkdir()
+    size = next(file.size for file in find_entry("beauty").files if file.size)
+    (tmp_path / "sequences" / "Beauty.txt.gz").write_bytes(bytes(size))
+    line = complaint("data", "prepare", "beauty", "--data-root", tmp_path)
+    assert "Beauty.txt.gz" in line
+    assert "sha256" in line
+
+
+def test_recommend_asks_for_a_known_format(complaint: Complaint, tmp_path: Path) -> None:
+    line = complaint("recommend", tmp_path / "best.ckpt", "-o", tmp_path / "lists.xlsx")
+    assert ".parquet" in line
+    assert "best.ckpt" in complaint("recommend", tmp_path / "best.ckpt", "-o", tmp_path / "a.csv")
+
+
+def test_a_benchmark_from_spec_to_page_lists_and_comparison(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spec, runs, pages = _write(tmp_path / "spec.yaml"), tmp_path / "runs", tmp_path / "pages"
+    command = ["run", str(spec), "--out", str(runs), "--leaderboards", str(pages)]
+    assert main(command) == 0
+    page = (pages / "small.md").read_text()
+    assert "markov" in page
+    assert "oracle" in page.lower()
+    assert main(command) == 0
+    assert "nothing to do" in capfd.readouterr().out
+    assert (pages / "small.md").read_text() == page
+
+    archive, again = pages / "ranks" / "small", tmp_path / "again"
+    assert main(["report", str(archive), "-o", str(again)]) == 0
+    assert (again / "small.md").read_text() == page
+    capfd.readouterr()
+    assert main(["compare", "markov", "popularity", "--runs", str(runs)]) == 0
+    assert "markov" in capfd.readouterr().out
+
+    checkpoint = next(runs.glob("synthetic-tiny/markov/*/best.ckpt"))
+    lists = tmp_path / "lists.csv"
+    assert main(["recommend", str(checkpoint), "-k", "5", "-o", str(lists)]) == 0
+    assert json.loads(capfd.readouterr().out)["rows"] == len(lists.read_text().splitlines()) - 1
