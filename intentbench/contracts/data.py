@@ -1,6 +1,7 @@
 """Datasets that the checks are made on, built and changed in memory."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def take_events(dataset: PreparedDataset, users: list[NDArray[np.int64]]) -> Pre
     counts = torch.tensor([len(events) for events in users])
     events = torch.from_numpy(np.concatenate(users))
     fields = ("items", "split", "timestamps", "actions", "ratings", "sessions")
-    taken = {
+    taken: dict[str, Any] = {
         name: tensor[events]
         for name in fields
         if isinstance(tensor := getattr(dataset, name), Tensor)

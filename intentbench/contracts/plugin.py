@@ -15,7 +15,7 @@ from datamodules.errors import RequestError
 if TYPE_CHECKING:
     from intentbench.models.base import Recommender
 
-PLUGIN_METHODS = pytest.StashKey["dict[str, type[Recommender]]"]()
+PLUGIN_METHODS: "pytest.StashKey[dict[str, type[Recommender]]]" = pytest.StashKey()
 """Where the methods of the file are kept, key to class."""
 
 MARKERS = (

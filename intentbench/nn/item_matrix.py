@@ -13,21 +13,26 @@ from datamodules.types import PAD, TrainingData
 def recency_weights(history: Tensor, gamma: float) -> Tensor:
     """γ^(n-j) for the j-th of n items: 1 for the last, and γ less for each step back.
 
+    An item counts once, at its latest place: with γ = 1 the weights are the user's binary vector.
+
     Args:
         history: (B, H) items, oldest first, `PAD` on the right.
         gamma: 1 weighs all alike, 0 leaves the last one only.
 
     Returns:
-        (B, H) weights, 0 at `PAD`.
+        (B, H) weights, 0 at `PAD` and where the item comes again.
 
-    >>> recency_weights(torch.tensor([[5, 3, 8], [7, PAD, PAD]]), 0.5)
-    tensor([[0.2500, 0.5000, 1.0000],
-            [1.0000, 0.0000, 0.0000]])
+    >>> recency_weights(torch.tensor([[5, 3, 8, 3], [7, PAD, PAD, PAD]]), 0.5)
+    tensor([[0.1250, 0.0000, 0.5000, 1.0000],
+            [1.0000, 0.0000, 0.0000, 0.0000]])
     """
     known = history != PAD
     age = known.sum(1, keepdim=True) - 1 - torch.arange(history.shape[1], device=history.device)
     weights = torch.pow(gamma, age.clamp(min=0))  # clamped: γ to a negative power may overflow
-    return torch.where(known, weights, 0.0)
+    items, places = history.sort(dim=1, stable=True)
+    repeated = items[:, :-1] == items[:, 1:]
+    comes_again = torch.zeros_like(known).scatter_(1, places[:, :-1], repeated)
+    return torch.where(known & ~comes_again, weights, 0.0)
 
 
 def count_matrix(training: TrainingData, dtype: type[np.floating[Any]]) -> "csr_array[Any]":

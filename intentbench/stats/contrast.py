@@ -255,7 +255,7 @@ class _Theta:
         return self.mean_a - c * self.mean_b, *self._parts(max(spread, 0.0), weights)
 
     def ratio_interval(self, alpha: float) -> tuple[float | None, float | None]:
-        """{c - 1 : theta(c) is not separated from 0}, (None, None) where that is not bounded."""
+        """{c - 1 : theta(c) is not separated from 0}; (None, None) if that is no finite interval."""
         if self.mean_b == 0:
             return None, None
         # For large |c| the test is that of mean(B) against 0; if that fails, every c passes.
@@ -263,7 +263,14 @@ class _Theta:
         if not self._rejects(self.mean_b, *self._parts(self.variance_b, slopes), alpha):
             return None, None
         low, high = self._edge(-1, alpha), self._edge(1, alpha)
-        return (None, None) if low is None or high is None else (low - 1, high - 1)
+        if low is None or high is None:
+            return None, None
+        # df depends on c, so that with few seeds the set may go on beyond a gap.
+        beyond = [max(abs(low), abs(high), 1.0) * 2.0**power for power in range(-8, 12)]
+        tried = [low - step for step in beyond] + [high + step for step in beyond]
+        if not all(self._rejects(*self.at(c), alpha) for c in tried):
+            return None, None
+        return low - 1, high - 1
 
     def _edge(self, direction: int, alpha: float) -> float | None:
         """Where rejection begins, going from the estimated ratio in one direction."""

@@ -6,7 +6,7 @@ import pytest
 
 import intentbench.contracts
 
-TOY = '''
+TOY = """
 from dataclasses import replace
 
 import torch
@@ -53,7 +53,7 @@ class Wrongly(Counts):
 
 
 METHODS = {"counts": Counts, "peeks": Peeks, "excused": Excused, "wrongly": Wrongly}
-'''
+"""
 
 
 class Outcomes:

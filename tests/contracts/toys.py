@@ -58,7 +58,9 @@ class LastItem(GradientRecommender):
 class Counts(ClosedFormRecommender):
     """Scores by training counts."""
 
-    CARD = replace(CARD, title="Counts", tiny={}, gradient=False, deterministic=True, first_loss=None)
+    CARD = replace(
+        CARD, title="Counts", tiny={}, gradient=False, deterministic=True, first_loss=None
+    )
 
     def __init__(self, n_items: int, n_users: int) -> None:
         super().__init__(n_items, n_users)
@@ -122,7 +124,9 @@ class NothingKnown(LastItem):
 
 
 class RecommendsHistory(LastItem):
-    def predict_step(self, batch: EvaluationBatch, batch_idx: int, k: int = 20) -> dict[str, Tensor]:
+    def predict_step(
+        self, batch: EvaluationBatch, batch_idx: int, k: int = 20
+    ) -> dict[str, Tensor]:
         best = self.score(batch).topk(k)
         return {"users": batch.users, "items": best.indices, "scores": best.values}
 
@@ -140,7 +144,9 @@ class ReadsPadding(LastItem):
 
     def encode(self, batch: Batch) -> Tensor:
         mean: Tensor = self.inputs(batch.items).mean(1)
-        return super().encode(batch) + (mean[batch.rows] if isinstance(batch, SequenceBatch) else mean)
+        return super().encode(batch) + (
+            mean[batch.rows] if isinstance(batch, SequenceBatch) else mean
+        )
 
 
 class PaddedLoss(LastItem):
@@ -200,7 +206,9 @@ class ChangesBatch(LastItem):
 
 
 class CountsCalls(LastItem):
-    def __init__(self, n_items: int, n_users: int, width: int = 8, learning_rate: float = 0.01) -> None:
+    def __init__(
+        self, n_items: int, n_users: int, width: int = 8, learning_rate: float = 0.01
+    ) -> None:
         super().__init__(n_items, n_users, width, learning_rate)
         self.calls: Tensor
         self.register_buffer("calls", torch.zeros(()))
@@ -214,7 +222,9 @@ class CountsCalls(LastItem):
 
 
 class UnusedParameter(LastItem):
-    def __init__(self, n_items: int, n_users: int, width: int = 8, learning_rate: float = 0.01) -> None:
+    def __init__(
+        self, n_items: int, n_users: int, width: int = 8, learning_rate: float = 0.01
+    ) -> None:
         super().__init__(n_items, n_users, width, learning_rate)
         self.unused = nn.Parameter(torch.zeros(width))
 
@@ -245,7 +255,9 @@ class LearnsNothing(LastItem):
 
 
 class Unseeded(LastItem):
-    def __init__(self, n_items: int, n_users: int, width: int = 8, learning_rate: float = 0.01) -> None:
+    def __init__(
+        self, n_items: int, n_users: int, width: int = 8, learning_rate: float = 0.01
+    ) -> None:
         super().__init__(n_items, n_users, width, learning_rate)
         generator = torch.Generator()
         generator.seed()

@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +14,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from datamodules.errors import RequestError
-from datamodules.loader import BatchOrder
+from datamodules.loader import BatchLoader, BatchOrder
+from datamodules.prepare import prepare
 from datamodules.prepared import (
     TEST,
     TRAIN,
+    UNUSED,
     VALID,
     Meta,
     PreparedDataset,
     compute_fingerprint,
+    load_prepared,
 )
-from datamodules.rows import Layout, Targets, cut_groups, flat_starts
+from datamodules.rows import Layout, Queries, Targets, evaluation_queries
 from datamodules.sequence import SequenceDataModule
 from datamodules.types import PAD, Batch, EvaluationBatch, SequenceBatch
 
@@ -183,7 +187,7 @@ def test_evaluation_batches_are_those_of_the_slow_reference(
                 assert stripped(batch.history[row]) == known
                 assert stripped(batch.items[row]) == known[-window:]
                 assert batch.lengths[row] == len(known[-window:])
-                assert (batch.target[row], batch.key[row]) == (target, key)
+                assert (int(batch.target[row]), int(batch.key[row])) == (target, key)
                 assert stripped(batch.masked[row]) == (known if mask_history else [])
             check_last_state(batch)
         wanted = [u for u, sequence in enumerate(sequences) if len(sequence) >= 3 or not back]
@@ -197,3 +201,136 @@ def stripped(row: Tensor) -> list[int]:
 def check_last_state(batch: EvaluationBatch) -> None:
     last = batch.items[torch.arange(len(batch.users)), (batch.lengths - 1).clamp(min=0)]
     assert joined(batch, batch.items)[batch.select].equal(last)
+
+
+# D1 to D4 -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(sequences_of_users)
+def test_d1_stages_hold_each_event_once(sequences: Sequences) -> None:
+    """Give each event an item of its own: then each is a training or a held-out event, once."""
+    module = SequenceDataModule(numbered(sequences), layout="pair")
+    train = torch.cat([batch.labels for batch in module.train_dataloader()])
+    held_out = [batch.target for batch in (*module.val_dataloader(), *module.test_dataloader())]
+    total = sum(map(len, sequences))
+    assert sorted(torch.cat([train, *held_out]).tolist()) == list(range(1, total + 1))
+
+
+def numbered(sequences: Sequences) -> PreparedDataset:
+    numbers = itertools.count(1)
+    return prepared([[next(numbers) for _ in sequence] for sequence in sequences])
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(sequences_of_users)
+def test_d2_d3_targets_come_last_and_inputs_precede_them(sequences: Sequences) -> None:
+    module = SequenceDataModule(numbered(sequences), window=20)
+    test = dict(targets_and_history(module.test_dataloader()))
+    valid = dict(targets_and_history(module.val_dataloader()))
+    for batch in module.train_dataloader():
+        for row in found_rows([batch]):
+            assert list(row.targets) == [item + 1 for item in row.items]  # the very next event
+            if row.user in valid:
+                assert max(row.targets) < valid[row.user][0]
+    for user, (target, history) in test.items():
+        assert history == list(range(history[0], target))
+        assert valid[user] == (target - 1, history[:-1])
+
+
+def targets_and_history(
+    loader: BatchLoader[EvaluationBatch],
+) -> list[tuple[int, tuple[int, list[int]]]]:
+    return [
+        (int(user), (int(batch.target[row]), stripped(batch.history[row])))
+        for batch in loader
+        for row, user in enumerate(batch.users)
+    ]
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(sequences_of_users, st.randoms(use_true_random=False))
+def test_d4_order_of_users_changes_no_split(sequences: Sequences, random: Random) -> None:
+    order = list(range(len(sequences)))
+    random.shuffle(order)
+    plain = SequenceDataModule(prepared(sequences), window=3)
+    shuffled = SequenceDataModule(prepared([sequences[user] for user in order]), window=3)
+    for stage in ("val_dataloader", "test_dataloader"):
+        expected = dict(targets_and_history(getattr(plain, stage)()))
+        found = dict(targets_and_history(getattr(shuffled, stage)()))
+        assert {order[user]: what for user, what in found.items()} == expected
+    assert Counter(
+        row._replace(user=order[row.user]) for row in found_rows(list(shuffled.train_dataloader()))
+    ) == Counter(found_rows(list(plain.train_dataloader())))
+
+
+# Order, histories, refusals -------------------------------------------------------------------
+
+
+def test_order_follows_from_seed_and_epoch() -> None:
+    sequences = [[1 + (user + step) % V for step in range(6)] for user in range(40)]
+
+    def order(seed: int, epoch: int) -> list[int]:
+        loader = SequenceDataModule(prepared(sequences), batch_size=8, seed=seed).train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        return [user for batch in loader for user in batch.users.tolist()]
+
+    assert order(0, 0) == order(0, 0)
+    assert sorted(order(0, 0)) == list(range(40))
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("count", [1, 16, 17, 31])
+def test_processes_share_the_rows(world: int, count: int) -> None:
+    shares = [
+        [row for rows in BatchOrder(count, 5, None, rank, world) for row in rows]
+        for rank in range(world)
+    ]
+    assert sorted(itertools.chain(*shares)) == list(range(count))
+    shuffled = [list(BatchOrder(count, 5, 0, rank, world)) for rank in range(world)]
+    assert len({len(batches) for batches in shuffled}) == 1, "all take the same number of steps"
+    rows = [row for batches in shuffled for rows in batches for row in rows]
+    assert len(set(rows)) == len(rows) >= count - world + 1
+
+
+@pytest.mark.parametrize(
+    ("history", "stops"),
+    [("successive", [2, 3, 5]), ("block", [2, 2, 2]), ("train", [2, 2, 2])],
+)
+def test_history_before_validation_targets(history: str, stops: list[int]) -> None:
+    """Two training events, two validation targets, an unused event, another target, a test one."""
+    split = np.array([TRAIN, TRAIN, VALID, VALID, UNUSED, VALID, TEST], dtype=np.uint8)
+    queries = evaluation_queries(np.array([0, 7]), split, VALID, history)
+    assert isinstance(queries, Queries)
+    assert queries.target.tolist() == [2, 3, 5]
+    assert queries.stop.tolist() == stops
+
+
+@pytest.mark.parametrize(("history", "stop"), [("successive", 6), ("block", 5), ("train", 2)])
+def test_history_before_test_targets(history: str, stop: int) -> None:
+    split = np.array([TRAIN, TRAIN, VALID, VALID, VALID, UNUSED, TEST], dtype=np.uint8)
+    queries = evaluation_queries(np.array([0, 7]), split, TEST, history)
+    assert queries.stop.tolist() == [stop]
+
+
+def test_dataset_without_training_targets_is_refused() -> None:
+    with pytest.raises(RequestError, match="toy: no user has two training events"):
+        SequenceDataModule(prepared([[1, 2, 3], [4]])).train_dataloader()
+
+
+@pytest.mark.parametrize("name", ["window", "batch_size", "evaluation_batch_size"])
+def test_sizes_below_one_are_refused(name: str) -> None:
+    with pytest.raises(RequestError, match="must be at least 1"):
+        SequenceDataModule(prepared([[1, 2, 3, 4]]), **{name: 0})  # type: ignore[arg-type]  # any name
+
+
+@pytest.mark.parametrize(("targets", "expected"), [("last", 128_031), ("every", 131_413)])
+@pytest.mark.parametrize("layout", ["all", "prefix"])
+def test_beauty_has_the_published_number_of_targets(
+    layout: Layout, targets: Targets, expected: int, real_data: Path
+) -> None:
+    dataset = load_prepared(prepare("beauty", real_data))
+    module = SequenceDataModule(dataset, layout=layout, targets=targets, batch_size=4096)
+    assert sum(len(batch.labels) for batch in module.train_dataloader()) == expected
+    assert sum(len(batch.users) for batch in module.test_dataloader()) == 22_363
