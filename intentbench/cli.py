@@ -228,14 +228,15 @@ def _recommend(options: argparse.Namespace) -> int:
         raise RequestError(f"{options.out}: say which format you want: .parquet or .csv")
     from intentbench.runner.recommend import recommend
 
-    lists = recommend(options.checkpoint, options.k, options.stage, options.data_root)
+    found = recommend(options.checkpoint, options.k, options.stage, options.data_root)
+    lists = found.frame()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.out.suffix == ".csv":
         lists.write_csv(options.out)
     else:
         lists.write_parquet(options.out)
-    summary = {"users": lists["user"].n_unique(), "rows": len(lists), "file": str(options.out)}
-    sys.stdout.write(json.dumps(summary) + "\n")
+    about = {"file": str(options.out), "users": len(found.users), "rows": len(lists)}
+    sys.stdout.write(json.dumps(about | found.summary()) + "\n")
     return 0
 
 

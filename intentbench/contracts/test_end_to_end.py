@@ -24,11 +24,11 @@ def test_plain_trainer_does_it_all(subject: Subject, tmp_path: Path) -> None:
         accelerator="cpu", max_epochs=2, log_every_n_steps=1, default_root_dir=tmp_path
     )
     trainer.fit(model, batches)
-    for stage, run in (("val", trainer.validate), ("test", trainer.test)):
-        (metrics,) = run(model, batches, verbose=False)
-        assert 0 <= metrics[f"{stage}/ndcg@10"] <= metrics[f"{stage}/hit_rate@10"] <= 1
-    pages = trainer.predict(model, batches)
-    assert pages is not None
+    (valid,) = trainer.validate(model, batches, verbose=False)
+    assert 0 <= valid["val/ndcg@10"] <= valid["val/hit_rate@10"] <= 1
+    (test,) = trainer.test(model, batches, verbose=False)
+    assert 0 <= test["test/ndcg@10"] <= test["test/hit_rate@10"] <= 1
+    pages: Any = trainer.predict(model, batches)
     assert sum(len(page["users"]) for page in pages) == subject.data.n_users
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import multiprocessing
+from torch.multiprocessing.spawn import start_processes
 
 from intentbench.contracts.processes import WORLD, run_process, uneven
 from intentbench.contracts.subject import Subject
@@ -27,7 +27,7 @@ def ranked_by_two(
     out = tmp_path_factory.mktemp("processes")
     start_forkserver()  # has loaded what takes long
     arguments = (prepared_folder, method_targets, plugin_file, out)
-    multiprocessing.start_processes(run_process, arguments, WORLD, start_method="forkserver")
+    start_processes(run_process, arguments, WORLD, start_method="forkserver")  # type: ignore[no-untyped-call]  # in torch
     return out
 
 

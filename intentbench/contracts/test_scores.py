@@ -2,6 +2,8 @@
 
 import random
 from dataclasses import fields, replace
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor
 from datamodules.rows import flat_starts
 from datamodules.types import PAD, Batch, SequenceBatch
 from intentbench.contracts.data import change_held_out, events_of_users, take_events
-from intentbench.contracts.subject import Subject, quiet_trainer, score_all
+from intentbench.contracts.subject import Subject, quiet_trainer, same_state, score_all
 from intentbench.models.base import GradientRecommender
 
 ATOL = 1e-5
@@ -63,7 +65,7 @@ def test_trimmed_batch_scores_as_padded(subject: Subject) -> None:
             subject.batches(model, batch_size=4, pad_to_window=pad).train_dataloader()
             for pad in (False, True)
         ]
-        for trimmed, padded in zip(*loaders, strict=True):
+        for trimmed, padded in islice(zip(*loaders, strict=True), 16):
             torch.testing.assert_close(
                 _seeded_loss(model, trimmed), _seeded_loss(model, padded), atol=ATOL, rtol=0
             )
@@ -86,7 +88,8 @@ def test_scores_do_not_see_the_target_or_what_follows(subject: Subject) -> None:
     known = list(subject.batches(subject.trained).val_dataloader())
     other = list(subject.batches(ignorant, changed).val_dataloader())
     assert all((a.target != b.target).all() for a, b in zip(known, other, strict=True))
-    assert score_all(subject.trained, known).equal(score_all(ignorant, other))
+    same = score_all(subject.trained, known).equal(score_all(ignorant, other))
+    assert same, "scores change when nothing but the held-out items does"
 
 
 @pytest.mark.contract("C6b")
@@ -94,7 +97,7 @@ def test_states_do_not_see_later_inputs(subject: Subject) -> None:
     """The loss at the earlier half of each row's targets ignores the later half of the inputs."""
     model = subject.prepared()
     if not isinstance(model, GradientRecommender) or model.layout != "all":
-        pytest.skip("only layout 'all' has targets before later inputs")
+        pytest.skip("only a loss on layout 'all' has targets before later inputs")
     if not subject.card.causal:
         pytest.skip("the Card says that it is not causal")
     batch = subject.training_batch(model)
@@ -119,9 +122,9 @@ def test_scoring_is_pure(subject: Subject) -> None:
     generators = _generator_states()
     first, second = score_all(model, [batch]), score_all(model, [batch])
     assert generators == _generator_states(), "scoring draws from a global generator"
-    assert first.equal(second)
+    assert first.equal(second), "the same batch scores differently the second time"
     assert _equal(batch, copy), "scoring changes the batch"
-    assert all(tensor.equal(state[name]) for name, tensor in model.state_dict().items())
+    assert same_state(state, model.state_dict()), "scoring changes the method's state"
 
 
 @pytest.mark.contract("C7b")
@@ -162,7 +165,8 @@ def _generator_states() -> tuple[bytes, str, str]:
 
 
 def _copied(batch: Batch) -> Batch:
-    return replace(batch, **{name: tensor.clone() for name, tensor in _tensors(batch).items()})
+    clones: dict[str, Any] = {name: tensor.clone() for name, tensor in _tensors(batch).items()}
+    return replace(batch, **clones)
 
 
 def _equal(first: Batch, second: Batch) -> bool:

@@ -1,6 +1,7 @@
 """C8 to C12: what training does, and that it can be repeated and resumed."""
 
 from copy import deepcopy
+from dataclasses import replace
 from math import log
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def test_every_trained_parameter_gets_a_finite_gradient(subject: Subject) -> Non
     parameters = dict(model.named_parameters())
     assert {*subject.card.frozen} <= parameters.keys()
     for batch in subject.batches(model).train_dataloader():
-        model.loss(batch)["total"].backward()
+        model.loss(batch)["total"].backward()  # type: ignore[no-untyped-call]  # in torch
     for name, parameter in parameters.items():
         if name in subject.card.frozen:
             assert parameter.grad is None, f"{name} is declared frozen"
@@ -42,6 +43,9 @@ def test_every_trained_parameter_gets_a_finite_gradient(subject: Subject) -> Non
             assert parameter.grad is not None, f"{name} has no part in the loss"
             assert parameter.grad.isfinite().all(), name
             assert parameter.grad.any(), f"the gradient of {name} is zero everywhere"
+    equal = replace(subject.data, items=torch.ones_like(subject.data.items))
+    alone = next(iter(subject.batches(model, equal, batch_size=1).train_dataloader()))
+    assert all(term.isfinite() for term in model.loss(alone).values()), "one row of equal items"
 
 
 @pytest.mark.contract("C9a")
@@ -92,7 +96,7 @@ def test_deterministic_sequences_are_learnt_by_heart(subject: Subject) -> None:
 @pytest.mark.contract("C10")
 def test_seed_determines_ranks(subject: Subject) -> None:
     first, second, other = (subject.fit(seed=seed) for seed in (3, 3, 4))
-    assert same_state(first.state_dict(), second.state_dict())
+    assert same_state(first.state_dict(), second.state_dict()), "one seed, two results"
     ranks = subject.test(first)
     assert same_ranks(ranks, subject.test(second))
     assert same_ranks(ranks, subject.test(other)) == subject.card.deterministic
@@ -109,7 +113,7 @@ def test_second_fit_equals_the_first(subject: Subject) -> None:
         seed_everything(1, workers=True, verbose=False)
         quiet_trainer(2).fit(model, subject.batches(model))
         states.append(deepcopy(model.state_dict()))
-    assert same_state(*states)
+    assert same_state(*states), "the first fit has left something outside the state"
 
 
 @pytest.mark.contract("C12a")
@@ -123,7 +127,8 @@ def test_resumed_training_equals_uninterrupted(subject: Subject, tmp_path: Path)
     quiet_trainer(4).fit(
         resumed, subject.batches(resumed), ckpt_path=tmp_path / "half.ckpt", weights_only=True
     )
-    assert same_state(straight.state_dict(), resumed.state_dict())
+    same = same_state(straight.state_dict(), resumed.state_dict())
+    assert same, "something that training needs is not in the checkpoint"
     assert same_ranks(subject.test(straight), subject.test(resumed))
 
 

@@ -123,7 +123,7 @@ class ClosedFormRecommender(Recommender):
         self.automatic_optimization = False
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """None at all: there is nothing to optimise. (Lightning warns of a None itself.)"""
+        """Nothing is optimised; an empty list, for Lightning warns of a None."""
         return []
 
     def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> int:

@@ -48,8 +48,8 @@ class Card:
             logistic loss, log 2 a term, per (1 + negatives) terms "bce"), or None.
         effects: argument to what it changes, where that is no score, loss or state size
             ("speed", …): the contract suite then does not look for one.
-        expected_failures: check (a key of `intentbench.contracts.checks.CHECKS`, "C5b") to the reason
-            why it cannot hold; strict.
+        expected_failures: check, a key of `intentbench.contracts.checks.CHECKS` ("C5b"), to the
+            reason why it cannot hold; strict.
     """
 
     title: str

@@ -1,13 +1,18 @@
 """Lists of recommended items from a trained trial."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from datamodules.errors import RequestError
+from datamodules.prepared import PreparedDataset
+from datamodules.types import PAD
+from intentbench.metrics.beyond import coverage, gini, mean_popularity, novelty
 from intentbench.models.base import Recommender
 from intentbench.results.store import CONFIG
 from intentbench.runner.config import read_config
@@ -32,8 +37,52 @@ def load_checkpoint(checkpoint: Path) -> Recommender:
     return model.eval()
 
 
+@dataclass(frozen=True)
+class Recommendations:
+    """Lists for a dataset's users.
+
+    Attributes:
+        dataset: what the numbers refer to.
+        users: (Q,) rows of users, rising.
+        items: (Q, k) items, best first; `PAD` where no candidate was left.
+        scores: (Q, k) their scores, -inf there.
+    """
+
+    dataset: PreparedDataset
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    def frame(self) -> pl.DataFrame:
+        """Columns user, item (original ids), score, rank (1 is best), one row an item."""
+        real = self.items != PAD
+        users = pl.Series(self.dataset.original_ids("users"))
+        items = pl.Series(["", *self.dataset.original_ids("items")])
+        row, column = np.nonzero(real)
+        return pl.DataFrame(
+            {
+                "user": users.gather(self.users[row]),
+                "item": items.gather(self.items[real]),
+                "score": self.scores[real],
+                "rank": (column + 1).astype(np.int32),
+            }
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Beyond accuracy: coverage, Gini, mean popularity and novelty of what is recommended."""
+        n_items = self.dataset.n_items
+        trained = self.dataset.training().items.numpy()
+        counts = np.bincount(trained, minlength=n_items + 1)
+        return {
+            "coverage": coverage(self.items, n_items),
+            "gini": gini(self.items, n_items),
+            "mean_popularity": mean_popularity(self.items, counts),
+            "novelty": novelty(self.items, counts),
+        }
+
+
 @torch.inference_mode()
-def recommend(checkpoint: Path, k: int, stage: Stage, data_root: Path | None) -> pl.DataFrame:
+def recommend(checkpoint: Path, k: int, stage: Stage, data_root: Path | None) -> Recommendations:
     """The k best items of every user.
 
     Args:
@@ -43,9 +92,8 @@ def recommend(checkpoint: Path, k: int, stage: Stage, data_root: Path | None) ->
             "validation" follow what was known before that target.
         data_root: where data files are looked for.
 
-    Returns:
-        Columns user, item (original ids), score, rank (1 is best); a user with fewer than k
-        candidates has fewer rows.
+    Raises:
+        RequestError: k is below 1, or see `load_checkpoint`.
     """
     if k < 1:
         raise RequestError(f"-k {k}: must be at least 1")
@@ -57,26 +105,10 @@ def recommend(checkpoint: Path, k: int, stage: Stage, data_root: Path | None) ->
         "test": data.test_dataloader,
         "validation": data.val_dataloader,
     }[stage]()
-    users = pl.Series(data.dataset.original_ids("users"))
-    items = pl.Series(["", *data.dataset.original_ids("items")])
-
-    def parts() -> Iterator[pl.DataFrame]:
-        for batch in loader:
-            best, scores = model.recommend(batch, k)
-            shape = best.shape
-            yield pl.DataFrame(
-                {
-                    "row": batch.users[:, None].expand(shape).flatten().numpy(),
-                    "item": best.flatten().numpy(),
-                    "score": scores.flatten().numpy(),
-                    "rank": torch.arange(1, shape[1] + 1).expand(shape).flatten().numpy(),
-                }
-            )
-
-    lists = pl.concat(parts()).filter(pl.col("score") > -float("inf")).sort("row", "rank")
-    return lists.select(
-        user=users.gather(lists["row"]),
-        item=items.gather(lists["item"]),
-        score=pl.col("score"),
-        rank=pl.col("rank"),
+    parts = [(batch.users, *model.recommend(batch, k)) for batch in loader]
+    users, items, scores = (torch.cat(column) for column in zip(*parts, strict=True))
+    order = users.argsort(stable=True)
+    items = torch.where(scores > -torch.inf, items, PAD)
+    return Recommendations(
+        data.dataset, users[order].numpy(), items[order].numpy(), scores[order].float().numpy()
     )

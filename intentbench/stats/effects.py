@@ -6,7 +6,8 @@ from math import sqrt
 import numpy as np
 from scipy.special import stdtr
 
-from intentbench.stats.contrast import Contrast, Values
+from intentbench.stats.components import Values
+from intentbench.stats.contrast import Contrast
 
 ROPE = 0.01
 """Region of practical equivalence: relative differences below it are called small."""

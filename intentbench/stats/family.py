@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
-from intentbench.stats.contrast import Contrast, Values, contrast
+from intentbench.stats.components import Values
+from intentbench.stats.contrast import Contrast, contrast
 from intentbench.stats.correction import adjust
 from intentbench.stats.effects import ROPE, Effect, measure_effect
 

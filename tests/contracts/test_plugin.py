@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from datamodules.types import PAD, EvaluationBatch
+from datamodules.types import PAD
 from intentbench.models.base import ClosedFormRecommender
 from intentbench.models.card import Card
 
@@ -38,8 +38,7 @@ class Peeks(Counts):
 
     def score(self, batch):
         scores = super().score(batch)
-        if isinstance(batch, EvaluationBatch):
-            scores[torch.arange(len(scores)), batch.target] = 1e6
+        scores[torch.arange(len(scores)), batch.target] = 1e6
         scores[:, PAD] = -torch.inf
         return scores
 
@@ -97,7 +96,10 @@ def test_suite_checks_the_methods_of_a_file_and_no_others(
     }
 
 
-def test_missing_file_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_file_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     status, _ = run_suite("no_such_file.py")
     assert status == 4
     assert "no_such_file.py: no such Python file" in capsys.readouterr().err

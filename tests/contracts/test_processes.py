@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from torch import multiprocessing
+from torch.multiprocessing.spawn import start_processes
 
 from datamodules.prepare import prepare
 from datamodules.prepared import load_prepared
@@ -20,9 +20,8 @@ def test_method_that_loses_users_is_caught(tmp_path: Path) -> None:
     targets = {key: f"{cls.__module__}:{cls.__qualname__}" for key, cls in classes.items()}
     folder = prepare("synthetic-tiny", cache=tmp_path)
     start_forkserver()
-    multiprocessing.start_processes(
-        run_process, (folder, targets, None, tmp_path), WORLD, start_method="forkserver"
-    )
+    arguments = (folder, targets, None, tmp_path)
+    start_processes(run_process, arguments, WORLD, start_method="forkserver")  # type: ignore[no-untyped-call]  # in torch
     data = load_prepared(folder)
     check = test_processes.test_two_processes_rank_each_user_once_and_as_one
     for key in ("last_item", "counts"):

@@ -1,6 +1,7 @@
 """C15 accepts the loss that a plain loop gives, and no other."""
 
 import json
+from itertools import pairwise
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def plain_loss() -> float:
     """Mean over adjacent pairs of -log softmax over items 1 to 3."""
     terms = []
     for sequence in SEQUENCES:
-        for item, following in zip(sequence[:-1], sequence[1:], strict=True):
+        for item, following in pairwise(sequence):
             scores = [sum(a * b for a, b in zip(INPUTS[item], row, strict=True)) for row in OUTPUTS]
             terms.append(log(sum(exp(score) for score in scores[1:])) - scores[following])
     return sum(terms) / len(terms)

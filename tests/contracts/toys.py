@@ -51,16 +51,19 @@ class LastItem(GradientRecommender):
     def item_table(self) -> Tensor:
         return self.outputs.weight
 
+    def logits(self, batch: Batch) -> Tensor:
+        logits = self.encode(batch) @ self.item_table().T
+        logits[:, PAD] = -torch.inf
+        return logits
+
     def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
-        return {"total": cross_entropy(self.score(batch), batch.labels)}
+        return {"total": cross_entropy(self.logits(batch), batch.labels)}
 
 
 class Counts(ClosedFormRecommender):
     """Scores by training counts."""
 
-    CARD = replace(
-        CARD, title="Counts", tiny={}, gradient=False, deterministic=True, first_loss=None
-    )
+    CARD = Card("Counts", "a toy", "", tiny={}, gradient=False, deterministic=True)
 
     def __init__(self, n_items: int, n_users: int) -> None:
         super().__init__(n_items, n_users)
@@ -71,7 +74,7 @@ class Counts(ClosedFormRecommender):
         self.counts = torch.bincount(training.items, minlength=self.n_items + 1).float()
         self.counts[PAD] = -torch.inf
 
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: EvaluationBatch) -> Tensor:
         return self.counts.repeat(len(batch.users), 1)
 
 
@@ -108,7 +111,7 @@ class DeadArgument(LastItem):
 
 
 class ScoresPadding(LastItem):
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: EvaluationBatch) -> Tensor:
         return self.encode(batch) @ self.item_table().T
 
 
@@ -144,9 +147,8 @@ class ReadsPadding(LastItem):
 
     def encode(self, batch: Batch) -> Tensor:
         mean: Tensor = self.inputs(batch.items).mean(1)
-        return super().encode(batch) + (
-            mean[batch.rows] if isinstance(batch, SequenceBatch) else mean
-        )
+        rows = batch.rows if isinstance(batch, SequenceBatch) else slice(None)
+        return super().encode(batch) + mean[rows]
 
 
 class PaddedLoss(LastItem):
@@ -160,10 +162,9 @@ class PaddedLoss(LastItem):
 class UserRow(LastItem):
     """Prefers the item whose number is the user's row, and does not say so."""
 
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: EvaluationBatch) -> Tensor:
         scores = super().score(batch)
-        if isinstance(batch, EvaluationBatch):
-            scores[torch.arange(len(scores)), 1 + batch.users % self.n_items] += 1
+        scores[torch.arange(len(scores)), 1 + batch.users % self.n_items] += 1
         return scores
 
 
@@ -171,10 +172,9 @@ class UserRow(LastItem):
 
 
 class SeesTarget(LastItem):
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: EvaluationBatch) -> Tensor:
         scores = super().score(batch)
-        if isinstance(batch, EvaluationBatch):
-            scores[torch.arange(len(scores)), batch.target] += 1
+        scores[torch.arange(len(scores)), batch.target] += 1
         scores[:, PAD] = -torch.inf
         return scores
 
@@ -194,7 +194,7 @@ class SeesLaterInputs(LastItem):
 
 
 class DrawsWhileScoring(LastItem):
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: EvaluationBatch) -> Tensor:
         torch.rand(())
         return super().score(batch)
 
@@ -213,7 +213,7 @@ class CountsCalls(LastItem):
         self.calls: Tensor
         self.register_buffer("calls", torch.zeros(()))
 
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: EvaluationBatch) -> Tensor:
         self.calls += 1
         return super().score(batch)
 
@@ -248,7 +248,7 @@ class SumsLoss(LastItem):
 
 class LearnsNothing(LastItem):
     def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
-        return {"total": cross_entropy(self.score(batch), batch.labels.roll(1))}
+        return {"total": cross_entropy(self.logits(batch), batch.labels.roll(1))}
 
 
 # C10, C11, C12 --------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class OutsideState(Counts):
         super().prepare(training)
         self.kept, self.counts = self.counts, torch.zeros_like(self.counts)
 
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: EvaluationBatch) -> Tensor:
         kept: Tensor = getattr(self, "kept", self.counts)
         return kept.repeat(len(batch.users), 1)
 

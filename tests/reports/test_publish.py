@@ -217,4 +217,4 @@ def test_pages_of_a_large_board_take_little_time(tmp_path: Path) -> None:
     publish(tmp_path / "runs", "board", tmp_path)
     started = time.process_time()
     render(tmp_path / "ranks" / "board", tmp_path)
-    assert time.process_time() - started < 4  # about 1 s; machines differ
+    assert time.process_time() - started < 2  # about 0.3 s

@@ -14,15 +14,14 @@ from statsmodels.stats.power import TTestPower
 
 from datamodules.errors import RequestError
 from intentbench.metrics.formulas import ndcg
+from intentbench.stats.components import Values, mean_squares
 from intentbench.stats.contrast import (
     BORROWED,
     IDENTICAL,
     SEED_CHANGES_NOTHING,
     USERS_ONLY,
     Contrast,
-    Values,
     contrast,
-    mean_squares,
 )
 
 A = ndcg([[1, 4, 12, 2, 9, 30], [2, 3, 11, 1, 8, 25], [1, 6, 40, 2, 10, 9]], 10)
@@ -198,7 +197,7 @@ def test_resolution_agrees_with_the_power_of_a_t_test() -> None:
 
 
 @given(pairs())
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_exchange_flips_the_difference_only(pair: tuple[Values, Values]) -> None:
     one, other = contrast(*pair), contrast(pair[1], pair[0])
     assert one.est == pytest.approx(-other.est, abs=1e-15)
@@ -208,7 +207,7 @@ def test_exchange_flips_the_difference_only(pair: tuple[Values, Values]) -> None
 
 
 @given(pairs(), st.floats(0.01, 100))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_scale_leaves_the_test(pair: tuple[Values, Values], scale: float) -> None:
     plain = contrast(*pair)
     assume(plain.se > 1e-9)
@@ -219,7 +218,7 @@ def test_scale_leaves_the_test(pair: tuple[Values, Values], scale: float) -> Non
 
 
 @given(pairs(), st.integers(0, 100))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_order_of_users_and_seeds_is_free(pair: tuple[Values, Values], seed: int) -> None:
     a, b = pair
     generator = np.random.default_rng(seed)
@@ -230,7 +229,7 @@ def test_order_of_users_and_seeds_is_free(pair: tuple[Values, Values], seed: int
 
 
 @given(pairs(), st.sampled_from([0.01, 0.05, 0.3]))
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_interval_and_test_agree(pair: tuple[Values, Values], alpha: float) -> None:
     found = contrast(*pair, alpha=alpha)
     assert not any(isnan(value) for value in numbers(found))
@@ -241,7 +240,7 @@ def test_interval_and_test_agree(pair: tuple[Values, Values], alpha: float) -> N
 
 
 @given(pairs(min_seeds=2), st.integers(-32, 60).map(lambda part: part / 64))
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_relative_interval_and_margin_agree(pair: tuple[Values, Values], margin: float) -> None:
     found, shifted = contrast(*pair), contrast(*pair, c=1 - margin)
     assume(found.relative_low is not None and shifted.se > 1e-9)

@@ -1,9 +1,8 @@
 from math import nan
 from typing import get_args
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from intentbench.stats.correction import Method, adjust
@@ -16,11 +15,11 @@ def test_adjust_equals_r() -> None:
 
 
 @pytest.mark.parametrize("method", get_args(Method))
-@given(p=st.lists(st.floats(0, 1), min_size=1, max_size=30))
-@settings(max_examples=50, deadline=None, derandomize=True)
-def test_adjust_equals_statsmodels(method: Method, p: list[float]) -> None:
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_adjust_equals_statsmodels(method: Method, size: int) -> None:
+    p = np.random.default_rng(size).uniform(0, 1, size).round(1) ** 4  # with ties, 0 and 1
     expected = multipletests(p, method={"holm": "holm", "bh": "fdr_bh"}[method])[1]
-    assert adjust(p, method) == pytest.approx(list(expected))
+    assert adjust(list(p), method) == pytest.approx(list(expected))
 
 
 def test_adjust_counts_only_comparisons_that_were_made() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from intentbench.metrics.formulas import ndcg
-from intentbench.stats.contrast import Values, contrast
+from intentbench.stats.components import Values
+from intentbench.stats.contrast import contrast
 from intentbench.stats.family import compare_all
 
 

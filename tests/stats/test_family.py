@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from intentbench.stats.contrast import Values, contrast
+from intentbench.stats.components import Values
+from intentbench.stats.contrast import contrast
 from intentbench.stats.family import Family, compare_all
 
 
