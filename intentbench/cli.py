@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given and given[0] in LIGHTNING:
             from intentbench.runner.lightning_cli import run_lightning
 
-            return run_lightning(given)
+            run_lightning(given)
+            return 0
         options = _parser().parse_args(given)
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
@@ -166,6 +167,10 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from intentbench.runner.forkserver import start_forkserver
+
+    start_forkserver()  # it imports while this process does
+
     from rich.console import Console
 
     from intentbench.runner.grid import RunOptions, run_grid

@@ -4,7 +4,7 @@ The logits of T targets and V items are made a chunk of rows at a time; their gr
 in place of them and multiplied out at once. Memory is one chunk instead of several T x V.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003  # a block of its own for one name
 from typing import Any
 
 import torch

@@ -1,10 +1,12 @@
 """`intentbench fit|validate|test|predict`: one model, by LightningCLI's own conventions."""
 
+import warnings
 from collections.abc import Sequence
-from typing import Any
 
+from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from datamodules.errors import RequestError
 from datamodules.sequence import SequenceDataModule
 from intentbench.models.base import Recommender
 from intentbench.runner.arguments import allow_imports
@@ -19,26 +21,37 @@ class SuiteCLI(LightningCLI):
         for name in ("n_items", "n_users"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
+    def _parse_ckpt_path(self) -> None:
+        """Take no argument from a checkpoint: the configuration says all, the file has weights."""
 
-def run_lightning(arguments: Sequence[str]) -> int:
+
+def run_lightning(arguments: Sequence[str]) -> None:
     """Run a subcommand of LightningCLI.
 
     Args:
         arguments: "fit", "validate", "test" or "predict", then LightningCLI's options.
 
-    Returns:
-        0; a wrong request leaves through SystemExit with status 2.
+    Raises:
+        RequestError: an option, a name or a type is wrong.
+        SystemExit: after `--help` and `--print_config`.
     """
     allow_imports()
-    defaults: dict[str, Any] = {"num_sanity_val_steps": 0}
-    SuiteCLI(
-        Recommender,
-        SequenceDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=None,
-        seed_everything_default=0,
-        trainer_defaults=defaults,
-        args=list(arguments),
-    )
-    return 0
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    strict = {"exit_on_error": False}
+    try:
+        SuiteCLI(
+            Recommender,
+            SequenceDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={"num_sanity_val_steps": 0},
+            parser_kwargs={
+                **strict,
+                **dict.fromkeys(("fit", "validate", "test", "predict"), strict),
+            },
+            args=list(arguments),
+        )
+    except ArgumentError as error:
+        raise RequestError(f"{arguments[0]}: {error.message}") from None

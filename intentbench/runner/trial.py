@@ -178,6 +178,7 @@ def describe_trial(
             "targets": trial.data["targets"],
             "candidates": "all items",
             "ties": "count half",
+            "notes": list(meta.notes),
         },
     )
 

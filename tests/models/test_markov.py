@@ -27,7 +27,8 @@ def _shares(sequences: list[list[int]]) -> NDArray[np.float64]:
         for left, right in pairwise(sequence):
             counts[left, right] += 1
     totals = counts.sum(1, keepdims=True)
-    return counts / np.maximum(totals, 1)
+    shares: NDArray[np.float64] = counts / np.maximum(totals, 1)
+    return shares
 
 
 @given(SEQUENCES)

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from datamodules.errors import RequestError
 from datamodules.sequence import SequenceDataModule
 from intentbench.models.base import Recommender
 from intentbench.runner.config import Training, Trial, read_config, write_config
 from intentbench.runner.grid import RunOptions, plan_grid
+from intentbench.runner.lightning_cli import SuiteCLI
 from intentbench.runner.trial import build_data, build_model, build_trainer, run_trial
 from tests.runner.conftest import MakeSpec
 
@@ -47,12 +47,8 @@ def test_name_changes_with_what_determines_the_result(trial: Trial, change: dict
 
 @pytest.mark.parametrize("key", ["label", "benchmark", "code", "source", "plugin"])
 def test_name_does_not_depend_on_the_rest(trial: Trial, key: str) -> None:
-    assert replace(trial, **{key: "other"}).name == trial.name
-
-
-class FitCLI(LightningCLI):
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--trial", type=dict, default={})
+    other: dict[str, Any] = {key: "other"}
+    assert replace(trial, **other).name == trial.name
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning calls old jsonargparse
@@ -63,7 +59,7 @@ def test_lightning_cli_builds_the_same_from_it(
     write_config(tmp_path, trial)
     config = read_config(tmp_path)
     config["trainer"]["deterministic"] = False  # a global switch, not for other tests
-    cli = FitCLI(
+    cli = SuiteCLI(
         Recommender,
         SequenceDataModule,
         subclass_mode_model=True,

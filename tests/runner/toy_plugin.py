@@ -40,7 +40,8 @@ class Toy(GradientRecommender):
 
     def encode(self, batch: Batch) -> Tensor:
         last = (batch.lengths - 1).clamp(min=0)
-        return self.inputs(batch.items.gather(1, last[:, None])[:, 0]) * sum(self.scales)
+        states: Tensor = self.inputs(batch.items.gather(1, last[:, None])[:, 0])
+        return states * sum(self.scales)
 
     def item_table(self) -> Tensor:
         return self.outputs.weight
