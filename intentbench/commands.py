@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from datamodules.catalog import catalog
 from intentbench.models import method_table
 
@@ -125,6 +127,5 @@ def _summary(path: str) -> str:
 
 
 def _title(path: Path) -> str:
-    """The title line of a benchmark."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return next((line[6:].strip() for line in lines if line.startswith("title:")), "")
+    """The title of a benchmark."""
+    return str(yaml.safe_load(path.read_text(encoding="utf-8")).get("title", ""))

@@ -62,7 +62,11 @@ class Recommender(LightningModule):
     # Lightning's hooks ---------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Check that the data suits the method, and hand it the training events."""
+        """Check that the data suits the method, and hand it the training events.
+
+        Raises:
+            RequestError: the data module makes other rows, or longer ones, than the method takes.
+        """
         if stage != "fit":
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
@@ -70,6 +74,11 @@ class Recommender(LightningModule):
             raise RequestError(
                 f"{type(self).__name__} trains on layout {self.layout!r}, the data module makes "
                 f"{data.layout!r}; build it with layout={self.layout!r}"
+            )
+        if data.window > self.hparams.get("window", data.window):
+            raise RequestError(
+                f"{type(self).__name__} takes windows of {self.hparams['window']} items, the data "
+                f"module makes {data.window}; give both the same window"
             )
         self.prepare(data.training())
 
@@ -107,7 +116,7 @@ class Recommender(LightningModule):
         return best.indices, best.values
 
     def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, Tensor]:
-        """The 20 best items of each user: "users" (B,), "items" and "scores" (B, 20)."""
+        """The 20 best items of each user: "users" (B,), "items" and "scores" (B, 20 or V)."""
         items, scores = self.recommend(batch, 20)
         return {"users": batch.users, "items": items, "scores": scores}
 
@@ -143,17 +152,24 @@ class GradientRecommender(Recommender):
         n_users: N, the number of users.
         learning_rate: step size of Adam.
         weight_decay: L2 penalty inside Adam.
+        beta2: decay of Adam's second moment.
     """
 
     def __init__(
-        self, n_items: int, n_users: int, learning_rate: float = 1e-3, weight_decay: float = 0.0
+        self,
+        n_items: int,
+        n_users: int,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        beta2: float = 0.999,
     ) -> None:
         super().__init__(n_items, n_users)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.beta2 = beta2
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
-        self._generator_state: Tensor | None = None
+        self._generator_state: dict[str, Tensor] | None = None
 
     def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """Named terms of the loss, each a scalar; "total" is the one that is minimised."""
@@ -163,7 +179,11 @@ class GradientRecommender(Recommender):
         """Adam over all parameters that take a gradient, its update fused into one kernel."""
         trained = [p for p in self.parameters() if p.requires_grad]
         return torch.optim.Adam(
-            trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+            trained,
+            lr=self.learning_rate,
+            betas=(0.9, self.beta2),
+            weight_decay=self.weight_decay,
+            fused=True,
         )
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
@@ -178,9 +198,11 @@ class GradientRecommender(Recommender):
     def on_train_epoch_start(self) -> None:
         """Go on with the random numbers of the checkpoint, once, when resuming."""
         self._sums, self._steps = {}, 0
-        if self._generator_state is not None:
-            torch.set_rng_state(self._generator_state)
-            self._generator_state = None
+        if self._generator_state is not None and self.trainer.ckpt_path is not None:
+            torch.set_rng_state(self._generator_state["cpu"])
+            if "cuda" in self._generator_state:
+                torch.cuda.set_rng_state(self._generator_state["cuda"], self.device)
+        self._generator_state = None
 
     def on_train_epoch_end(self) -> None:
         """Log each term's mean over the epoch."""
@@ -189,7 +211,10 @@ class GradientRecommender(Recommender):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the generator's state: Lightning does not, and then resuming is not exact."""
-        checkpoint["generator_state"] = torch.get_rng_state()
+        state = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["generator_state"] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the generator's state at the next epoch."""

@@ -3,7 +3,8 @@
     P = (XᵀX + λI)⁻¹,  B_ab = -P_ab / P_bb,  B_aa = 0
     score(v) = Σ_j γ^(n-j) B[i_j, v]      over the history i_1 … i_n
 
-X (N, V) is binary over the training events. γ = 1 is the paper's x·B where no item repeats.
+X (N, V) is binary over the training events. An item of the history counts once, at its latest
+place, so that γ = 1 is the paper's x·B.
 """
 
 import numpy as np
@@ -23,7 +24,7 @@ from intentbench.nn.item_matrix import count_matrix, recency_weights
 MAX_ITEMS = 40_000
 """Preparing takes 12 V² bytes (19 GB at this size) and V³ operations."""
 
-ROWS = 1024
+ROWS = 256
 """Rows of B made at a time from the inverse."""
 
 CARD = Card(
@@ -95,6 +96,9 @@ def inverse_gram(training: TrainingData, l2: float) -> NDArray[np.float64]:
     """
     had = count_matrix(training, np.float64)
     gram = (had.T @ had + l2 * eye_array(training.n_items + 1)).toarray(order="F")
-    factor, _ = lapack.dpotrf(gram, lower=1, overwrite_a=1)  # clean=1: zeros above
-    inverse: NDArray[np.float64] = lapack.dpotri(factor, lower=1, overwrite_c=1)[0]
+    factor, failed = lapack.dpotrf(gram, lower=1, overwrite_a=1)  # clean=1: zeros above
+    inverse: NDArray[np.float64]
+    inverse, singular = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    if failed or singular:
+        raise RequestError(f"ease: the items' matrix is singular with l2 {l2}; take a larger one")
     return inverse

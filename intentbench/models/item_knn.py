@@ -4,7 +4,8 @@
     score(v) = Σ_j γ^(n-j) C[i_j, v]      over the history i_1 … i_n
 
 n_a users have item a among their training events, n_ab have both (a user counts once, however
-often they repeat). γ = 1 is the classic sum, γ < 1 weighs the latest items most.
+often they repeat). An item of the history counts once too, at its latest place: γ = 1 is the
+classic sum, γ < 1 weighs the latest items most.
 """
 
 from typing import Any

@@ -38,8 +38,8 @@ _S3REC = "S3-Rec repository, full-ranking table"
 _DUOREC = "DuoRec repository, issue 3 (history left in the ranking)"
 _USASREC = "uSASRec repository, README (256 negatives; masking not stated)"
 _BCE: Mapping[str, Any] = {"loss": "bce1", "layout": "all"}
-_PREFIX: Mapping[str, Any] = {"loss": "ce", "layout": "prefix"}
-_SAMPLED: Mapping[str, Any] = {"loss": "ss", "layout": "all"}
+_PREFIX: Mapping[str, Any] = {"loss": "ce", "layout": "prefix", "encoder": "bert"}
+_SAMPLED: Mapping[str, Any] = {"loss": "ss", "layout": "all", "negatives": 256}
 
 CARD = Card(
     title="SASRec",
@@ -60,6 +60,10 @@ CARD = Card(
         Published("beauty", "ndcg@20", 0.0394, _S3REC, _BCE),
         Published("toys", "hit_rate@10", 0.0675, _S3REC, _BCE),
         Published("toys", "ndcg@10", 0.0374, _S3REC, _BCE),
+        Published("sports", "hit_rate@10", 0.0350, _S3REC, _BCE),
+        Published("sports", "ndcg@10", 0.0192, _S3REC, _BCE),
+        Published("yelp", "hit_rate@10", 0.0274, _S3REC, _BCE),
+        Published("yelp", "ndcg@10", 0.0136, _S3REC, _BCE),
         Published("beauty", "hit_rate@10", 0.0830, _DUOREC, _PREFIX),
         Published("beauty", "ndcg@10", 0.0415, _DUOREC, _PREFIX),
         Published("beauty", "hit_rate@20", 0.1191, _DUOREC, _PREFIX),
@@ -72,7 +76,12 @@ CARD = Card(
         "trimmed batch equals a padded one; the paper pads on the left",
         "negatives of bce1 and bceK are drawn outside the training events only: drawing outside "
         "the whole sequence, as the reference code does, tells the model what is held out",
-        "weights are Xavier-normal (encoder sasrec) or N(0, 0.02) (encoder bert)",
+        "encoder sasrec starts from Xavier-normal weights; the reference leaves them to TensorFlow",
+        "an epoch is a permutation of the users; the reference draws users with replacement",
+        "layout prefix with the data module's targets='last' cuts a history at its last window "
+        "first, as BSARec's code does; RecBole keeps every target (targets='every')",
+        "gbce here shares the item table with the output and has the suite's width; gSASRec has a "
+        "table of its own and width 128",
     ),
     first_loss="log_items",
     effects={
@@ -100,6 +109,8 @@ class SASRec(GradientRecommender):
         calibration: t of `gbce`.
         learning_rate: of Adam.
         weight_decay: L2 inside Adam.
+        beta2: decay of Adam's second moment; None: 0.98 with encoder sasrec, 0.999 with bert, as
+            in the code of either lineage.
     """
 
     CARD = CARD
@@ -120,8 +131,10 @@ class SASRec(GradientRecommender):
         calibration: float = 0.75,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
+        beta2: float | None = None,
     ) -> None:
-        super().__init__(n_items, n_users, learning_rate, weight_decay)
+        usual = 0.98 if encoder == "sasrec" else 0.999
+        super().__init__(n_items, n_users, learning_rate, weight_decay, beta2 or usual)
         self.loss_name = loss
         self.layout = layout
         self.n_negatives = 1 if loss == "bce1" else negatives
@@ -160,7 +173,9 @@ class SASRec(GradientRecommender):
 
     def _negatives(self, batch: SequenceBatch) -> Tensor:
         """(T, K): `bce` unseen by the user, `gbce` any item, `ss` any, shared by a row."""
-        if self.sampler is not None:
+        if self.loss_name in ("bce1", "bceK"):
+            if self.sampler is None:
+                raise RuntimeError("SASRec.prepare must see the training events before the loss")
             return self.sampler.sample(batch.users[batch.rows], self.n_negatives)
         rows = len(batch.users) if self.loss_name == "ss" else len(batch.labels)
         shape = (rows, self.n_negatives)

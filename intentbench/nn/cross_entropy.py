@@ -28,10 +28,12 @@ def chunked_cross_entropy(
         bias: (V + 1,) added to the scores, or None.
 
     Returns:
-        A scalar; its gradient reaches states, table and bias (once: no double backward).
+        A scalar; its gradient reaches states, table and bias (once: no double backward). It is
+        computed in the type of the table, also under autocast.
     """
     apply: Callable[..., Tensor] = _ChunkedCrossEntropy.apply
-    return apply(states, table, targets, bias)
+    with torch.autocast(states.device.type, enabled=False):
+        return apply(states.to(table.dtype), table, targets, bias)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

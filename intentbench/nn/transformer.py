@@ -23,9 +23,10 @@ class CausalSelfAttention(nn.Module):
         width: D.
         heads: number of heads; must divide `width`.
         dropout: on the attention weights.
+        project: whether the joined heads pass through one more layer W_o.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, project: bool = True) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is no multiple of heads {heads}")
@@ -33,7 +34,7 @@ class CausalSelfAttention(nn.Module):
         self.dropout = dropout
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.out = nn.Linear(width, width) if project else nn.Identity()
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
         """Attend from `queries` (B, L, D) to `context` (B, L, D); returns (B, L, D)."""
@@ -57,8 +58,8 @@ class SASRecBlock(nn.Module):
 
         q = LN(h),  h = q + Attn(q, h, h),  h = FFN(LN(h)) + LN(h)
 
-    Keys and values are not normalised and the residual adds the normalised query, as in the
-    authors' code. FFN is two D x D layers with ReLU.
+    Keys and values are not normalised, the residual adds the normalised query, and the heads are
+    joined without an output layer, all as in the authors' code. FFN is two D x D layers with ReLU.
 
     Args:
         width: D.
@@ -69,7 +70,7 @@ class SASRecBlock(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width, eps=1e-8)
-        self.attention = CausalSelfAttention(width, heads, dropout)
+        self.attention = CausalSelfAttention(width, heads, dropout, project=False)
         self.forward_norm = nn.LayerNorm(width, eps=1e-8)
         self.feed_forward = nn.Sequential(
             nn.Linear(width, width),

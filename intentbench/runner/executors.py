@@ -146,7 +146,6 @@ def run_local(
         while waiting or running or elsewhere:
             while waiting and free:
                 job, slot = waiting.popleft(), free.pop()
-                write_config(job.folder, job.trial)
                 running[pool.schedule(run_in_slot, (job, slot), timeout=timeout)] = job, slot
                 progress.started(job, slot.number)
             if running:
@@ -204,6 +203,7 @@ def run_in_slot(job: Job, slot: Slot) -> TrialRecord | None:
     Returns:
         The record; None if another runner is busy with the trial.
     """
+    job.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(job.folder / LOCK, blocking=False):
             found = read_record(job.folder)
@@ -211,6 +211,7 @@ def run_in_slot(job: Job, slot: Slot) -> TrialRecord | None:
                 return found
             _enter(slot, job.folder / LOG)
             try:
+                write_config(job.folder, job.trial)
                 return run_trial(job.folder, job.prepared, "gpu" if slot.device else "cpu")
             except Exception as error:
                 logging.getLogger(__name__).exception("the trial failed")

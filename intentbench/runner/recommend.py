@@ -98,8 +98,14 @@ def recommend(checkpoint: Path, k: int, stage: Stage, data_root: Path | None) ->
     if k < 1:
         raise RequestError(f"-k {k}: must be at least 1")
     model = load_checkpoint(checkpoint)
-    data = build_data(read_config(checkpoint.parent))
+    config = read_config(checkpoint.parent)
+    data = build_data(config)
     data.data_root = data_root
+    if data.dataset.fingerprint != config["trial"]["fingerprint"]:
+        raise RequestError(
+            f"{checkpoint}: was trained on other data than {data.dataset.meta.name} is now; run "
+            "its benchmark again"
+        )
     loader = {
         "next": data.predict_dataloader,
         "test": data.test_dataloader,

@@ -68,3 +68,14 @@ def test_no_gradient_is_computed_when_none_is_wanted() -> None:
     assert not loss.requires_grad
     reference = cross_entropy(states @ table[1:].T, wanted - 1)
     torch.testing.assert_close(loss, reference.detach(), rtol=0, atol=1e-12)
+
+
+def test_mixed_precision_gives_the_loss_in_full_precision() -> None:
+    states, table, _, wanted = _case()
+    single, rough = table.detach().float().requires_grad_(), states.detach().bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = chunked_cross_entropy(rough, single, wanted)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.dtype == torch.float32
+    expected = chunked_cross_entropy(rough.float(), single.detach(), wanted)
+    torch.testing.assert_close(loss.detach(), expected)

@@ -59,7 +59,7 @@ def _attention(module: CausalSelfAttention, queries: Tensor, context: Tensor) ->
             logits = torch.stack([query[t, part] @ key[s, part] / size**0.5 for s in range(t + 1)])
             for s, weight in enumerate(torch.softmax(logits, 0)):
                 mixed[t, part] += weight * value[s, part]
-    return mixed @ module.out.weight.T + module.out.bias
+    return mixed
 
 
 @torch.no_grad()
@@ -69,7 +69,9 @@ def test_bert_block_follows_its_equations() -> None:
     h = torch.randn(5, 6, dtype=torch.float64)
     norm = (6,)
     first, second = block.attention_norm, block.forward_norm
-    mid = layer_norm(h + _attention(block.attention, h, h), norm, first.weight, first.bias, 1e-12)
+    out = block.attention.out
+    mixed = _attention(block.attention, h, h) @ out.weight.T + out.bias
+    mid = layer_norm(h + mixed, norm, first.weight, first.bias, 1e-12)
     inner, outer = block.feed_forward[0], block.feed_forward[2]
     assert inner.out_features == 24
     expected = layer_norm(mid + outer(gelu(inner(mid))), norm, second.weight, second.bias, 1e-12)
@@ -90,3 +92,39 @@ def test_sasrec_block_normalises_queries_only() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="no multiple of heads 4"):
         CausalSelfAttention(6, 4, 0.0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoder_wraps_its_blocks_as_its_paper_does(kind: EncoderName) -> None:
+    encoder = _encoder(kind)
+    items = torch.tensor([[3, 1, 4, 1]])
+    table, positions = encoder.items.weight, encoder.positions.weight
+    rows = torch.stack([table[i] for i in items[0].tolist()])
+    if kind == "sasrec":  # sqrt(D) E[s] + P, blocks, LN
+        states = 6**0.5 * rows + positions[:4]
+    else:  # LN(E[s] + P), blocks
+        norm = encoder.first_norm
+        assert isinstance(norm, torch.nn.LayerNorm)
+        states = layer_norm(rows + positions[:4], (6,), norm.weight, norm.bias, 1e-12)
+    for block in encoder.blocks:
+        states = block(states[None])[0]
+    if kind == "sasrec":
+        last = encoder.last_norm
+        assert isinstance(last, torch.nn.LayerNorm)
+        states = layer_norm(states, (6,), last.weight, last.bias, 1e-8)
+    torch.testing.assert_close(encoder(items)[0], states, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_is_where_the_papers_have_it(kind: EncoderName) -> None:
+    """Each place drops on its own: the mask of one is not that of another."""
+    encoder = _encoder(kind)
+    rates = [m.p for m in encoder.modules() if isinstance(m, torch.nn.Dropout)]
+    attention = [m.dropout for m in encoder.modules() if isinstance(m, CausalSelfAttention)]
+    # one of the embeddings; sasrec: two in each FFN; bert: one, used before both residual sums
+    assert rates == [0.3] * (1 + 2 * (2 if kind == "sasrec" else 1))
+    assert attention == [0.3, 0.3]
+    items = torch.tensor([[3, 1, 4, 1]])
+    torch.testing.assert_close(encoder(items), encoder(items))
+    assert not torch.allclose(encoder.train()(items), encoder(items))
