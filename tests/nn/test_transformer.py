@@ -70,6 +70,7 @@ def test_bert_block_follows_its_equations() -> None:
     norm = (6,)
     first, second = block.attention_norm, block.forward_norm
     out = block.attention.out
+    assert isinstance(out, torch.nn.Linear)
     mixed = _attention(block.attention, h, h) @ out.weight.T + out.bias
     mid = layer_norm(h + mixed, norm, first.weight, first.bias, 1e-12)
     inner, outer = block.feed_forward[0], block.feed_forward[2]
