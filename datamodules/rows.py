@@ -14,7 +14,7 @@ Layout = Literal["all", "prefix", "pair"]
 Targets = Literal["last", "every"]
 Groups = tuple[tuple[int, int, int], ...]
 
-GROUP_COST = 96
+GROUP_COST = 300
 """Cells (row x width) that one more group may cost before it is not worth it: an encoder's fixed
 cost for a group, measured on two CPU threads with width 64 (`benchmarks/performance`)."""
 
@@ -133,8 +133,8 @@ def cut_groups(lengths: Ints) -> Groups:
     Returns:
         (start, stop, width) of each group; widths are at least 1.
 
-    >>> cut_groups(np.array([50, 4, 4, 3] * 1))
-    ((0, 1, 50), (1, 4, 4))
+    >>> cut_groups(np.array([50] + [4] * 20))
+    ((0, 1, 50), (1, 21, 4))
     """
     widths = np.maximum(lengths, 1)
     edges = np.concatenate([[0], np.flatnonzero(np.diff(widths)) + 1, [len(widths)]])

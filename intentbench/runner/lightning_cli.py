@@ -1,8 +1,11 @@
 """`intentbench fit|validate|test|predict`: one model, by LightningCLI's own conventions."""
 
+import argparse
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -10,6 +13,7 @@ from datamodules.errors import RequestError
 from datamodules.sequence import SequenceDataModule
 from intentbench.models.base import Recommender
 from intentbench.runner.arguments import allow_imports
+from intentbench.runner.plugin import import_plugin
 
 
 class SuiteCLI(LightningCLI):
@@ -36,6 +40,7 @@ def run_lightning(arguments: Sequence[str]) -> None:
         SystemExit: after `--help` and `--print_config`.
     """
     allow_imports()
+    _import_plugins(arguments)
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     strict = {"exit_on_error": False}
     try:
@@ -55,3 +60,15 @@ def run_lightning(arguments: Sequence[str]) -> None:
         )
     except ArgumentError as error:
         raise RequestError(f"{arguments[0]}: {error.message}") from None
+
+
+def _import_plugins(arguments: Sequence[str]) -> None:
+    """Import the plugin that a trial's `config.yaml` names: its class path must be known."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-c", "--config", action="append", type=Path, default=[])
+    for file in parser.parse_known_args(arguments)[0].config:
+        if not file.is_file():
+            raise RequestError(f"{file}: no such configuration")
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if isinstance(config, dict) and (plugin := config.get("trial", {}).get("plugin")):
+            import_plugin(Path(plugin))
