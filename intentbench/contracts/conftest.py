@@ -43,7 +43,7 @@ def method_targets(pytestconfig: pytest.Config) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The synthetic dataset of 64 users, in a cache of this session's own."""
+    """The synthetic dataset of 64 users, in a cache of this test run's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INTENTBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield prepare("synthetic-tiny")
