@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from statistics import median
 
@@ -63,7 +64,8 @@ class Family:
 
         The highest model opens tier 1 and takes in every model not separated from it; the highest
         one left opens the next. Members are tied with the tier's first, not with one another. A
-        model of which no pair could be tested has no tier.
+        model that can be tested against all that are left goes before one that cannot, as opener;
+        a model that cannot be tested against the opener, or against anything, has no tier.
         """
         tiers: dict[str, int | None] = {}
         waiting = []
@@ -75,13 +77,21 @@ class Family:
                 tiers[label] = None
         tier = 0
         while waiting:
-            tier, first = tier + 1, waiting[0]
+            tier, first = (
+                tier + 1,
+                next(filter(partial(self._tested, waiting), waiting), waiting[0]),
+            )
             members = [
                 label for label in waiting if label == first or not self.separated(first, label)
             ]
-            tiers.update(dict.fromkeys(members, tier))
+            for label in members:
+                tiers[label] = tier if self._tested([first], label) else None
             waiting = [label for label in waiting if label not in members]
         return tiers
+
+    def _tested(self, others: list[str], label: str) -> bool:
+        """Whether a model could be tested against each of the others."""
+        return all(other == label or self.adjusted[label, other] is not None for other in others)
 
     def mark(self, label: str, reference: str) -> str:
         """How a model stands to a reference.

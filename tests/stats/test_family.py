@@ -62,6 +62,22 @@ def test_tiers_are_ties_with_the_first() -> None:
     assert family.tiers() == {"b": 1, "a": 1, "c": 2, "d": 2}
 
 
+def test_a_model_that_cannot_be_tested_against_all_opens_no_tier() -> None:
+    """Else a lone seed at the top would take everything that it cannot be told from."""
+    family = with_p(
+        compare_all(VALUES),
+        {
+            ("b", "a"): 0.20,
+            ("b", "c"): None,
+            ("b", "d"): None,
+            ("a", "c"): 0.01,
+            ("a", "d"): 0.01,
+            ("c", "d"): None,
+        },
+    )
+    assert family.tiers() == {"a": 1, "b": 1, "c": 2, "d": None}
+
+
 def test_a_model_that_cannot_be_tested_has_no_tier() -> None:
     values = {label: value[:1] for label, value in VALUES.items()}
     family = compare_all(values)
