@@ -112,6 +112,7 @@ class Gatherer:
         order = np.argsort(-lengths, kind="stable")
         chosen, lengths = chosen[order], lengths[order]
         start, groups = rows.start[chosen], self._groups(lengths)
+        users = rows.users[chosen]
         skipped = rows.first[chosen] - start
         real = lengths - skipped  # targets of each row
         row = np.repeat(np.arange(len(chosen)), real)
@@ -122,13 +123,14 @@ class Gatherer:
         targets = torch.full_like(items, PAD)
         targets[self._tensor(row), self._tensor(position)] = labels
         batch = SequenceBatch(
-            users=self._tensor(rows.users[chosen]),
+            users=self._tensor(users),
             items=items,
             lengths=self._tensor(lengths),
             targets=targets,
             select=select,
             rows=self._tensor(row),
             labels=labels,
+            key=self._tensor(rows.stop[chosen] - 1 + rows.shift - self.offsets[users]),
             groups=groups,
         )
         return batch.pin_memory() if self.pin else batch

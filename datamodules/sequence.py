@@ -9,7 +9,6 @@ import torch
 
 from datamodules.errors import RequestError
 from datamodules.loader import BatchLoader, BatchOrder, Gatherer
-from datamodules.prepare import prepare
 from datamodules.prepared import TEST, TRAIN, VALID, PreparedDataset, load_prepared
 from datamodules.rows import Layout, Queries, Targets, evaluation_queries, training_rows
 from datamodules.types import EvaluationBatch, SequenceBatch, TrainingData
@@ -152,6 +151,8 @@ class SequenceDataModule(pl.LightningDataModule):
         source = str(self.source)
         if (Path(source) / "meta.json").exists():
             return Path(source)
+        from datamodules.prepare import prepare  # a worker with a prepared folder needs no polars
+
         return prepare(source, self.data_root)
 
     def _device(self) -> torch.device:

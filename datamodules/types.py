@@ -34,6 +34,8 @@ class SequenceBatch:
             states with it: they see no padding and need not ask the device how many there are.
         rows: (T,) int64, row of the batch that each real target belongs to.
         labels: (T,) int64, the real targets themselves.
+        key: (B,) int64, position of each row's last target among the user's events: (user, key)
+            names a row of layout "prefix".
         groups: (start, stop, width) of each run of rows; together they cover 0..B, and no row in
             a run is longer than its width.
     """
@@ -45,6 +47,7 @@ class SequenceBatch:
     select: Tensor
     rows: Tensor
     labels: Tensor
+    key: Tensor
     groups: tuple[tuple[int, int, int], ...]
 
     def to(self, device: torch.device | str) -> "SequenceBatch":

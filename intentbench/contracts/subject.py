@@ -13,7 +13,7 @@ from datamodules.prepared import PreparedDataset
 from datamodules.sequence import SequenceDataModule
 from datamodules.types import EvaluationBatch, SequenceBatch
 from intentbench.metrics.collection import RankTable
-from intentbench.models.base import Recommender
+from intentbench.models.base import GradientRecommender, Recommender
 from intentbench.models.card import Card
 
 FILLED = ("n_items", "n_users", "window")
@@ -98,9 +98,13 @@ class Subject:
         return self.fit().eval()
 
     def prepared(self, seed: int = 0) -> Recommender:
-        """The method as it is before its first step: built, and shown the training events."""
+        """The method as it is before its first step: shown the training events, E-step done."""
         model = self.build(seed=seed)
         model.prepare(self.data.training())
+        if isinstance(model, GradientRecommender):
+            with torch.no_grad():
+                model.eval().on_epoch()
+            model.train()
         return model
 
     def score(

@@ -175,6 +175,13 @@ class GradientRecommender(Recommender):
         """Named terms of the loss, each a scalar; "total" is the one that is minimised."""
         raise NotImplementedError
 
+    def on_epoch(self) -> None:
+        """The E-step of methods that have one: called before each epoch, and before the first loss.
+
+        Dropout is off and no gradient is kept. State goes into buffers. Random draws come from a
+        generator of its own, so that a method without its E-step is its base method, bit for bit.
+        """
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over all parameters that take a gradient, its update fused into one kernel."""
         trained = [p for p in self.parameters() if p.requires_grad]
@@ -196,13 +203,17 @@ class GradientRecommender(Recommender):
         return terms["total"]
 
     def on_train_epoch_start(self) -> None:
-        """Go on with the random numbers of the checkpoint, once, when resuming."""
+        """Take up the random numbers of the checkpoint, once, when resuming; then the E-step."""
         self._sums, self._steps = {}, 0
         if self._generator_state is not None and self.trainer.ckpt_path is not None:
             torch.set_rng_state(self._generator_state["cpu"])
             if "cuda" in self._generator_state:
                 torch.cuda.set_rng_state(self._generator_state["cuda"], self.device)
         self._generator_state = None
+        self.eval()
+        with torch.no_grad():
+            self.on_epoch()
+        self.train()
 
     def on_train_epoch_end(self) -> None:
         """Log each term's mean over the epoch."""

@@ -22,7 +22,7 @@ from datamodules.types import Batch, SequenceBatch, TrainingData
 from intentbench.models.base import GradientRecommender
 from intentbench.models.card import Card, Published
 from intentbench.nn.cross_entropy import chunked_cross_entropy
-from intentbench.nn.grouping import encode_groups
+from intentbench.nn.grouping import encode_groups, encode_last
 from intentbench.nn.losses import (
     binary_cross_entropy,
     generalised_bce,
@@ -149,7 +149,7 @@ class SASRec(GradientRecommender):
 
     def encode(self, batch: Batch) -> Tensor:
         """The state after the last item, (B, D)."""
-        return encode_groups(batch, self.encoder)[batch.select]
+        return encode_last(batch, self.encoder.last_state)
 
     def item_table(self) -> Tensor:
         """The tied item table (V + 1, D)."""
@@ -157,7 +157,7 @@ class SASRec(GradientRecommender):
 
     def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """The chosen loss at every real target."""
-        states = encode_groups(batch, self.encoder)[batch.select]
+        states = self._states(batch)
         if self.loss_name == "ce":
             return {"total": chunked_cross_entropy(states, self.item_table(), batch.labels)}
         negatives = self._negatives(batch)
@@ -170,6 +170,12 @@ class SASRec(GradientRecommender):
         if self.loss_name == "gbce":
             return {"total": generalised_bce(positive, negative, self.n_items, self.calibration)}
         return {"total": binary_cross_entropy(positive, negative)}
+
+    def _states(self, batch: SequenceBatch) -> Tensor:
+        """The states (T, D) at the real targets, which in layout "prefix" end their rows."""
+        if self.layout == "prefix":
+            return encode_last(batch, self.encoder.last_state)
+        return encode_groups(batch, self.encoder)[batch.select]
 
     def _negatives(self, batch: SequenceBatch) -> Tensor:
         """(T, K): `bce` unseen by the user, `gbce` any item, `ss` any, shared by a row."""

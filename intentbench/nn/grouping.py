@@ -25,3 +25,21 @@ def encode_groups(batch: Batch, encode: Callable[[Tensor], Tensor]) -> Tensor:
         encode(batch.items[start:stop, :width]).flatten(0, 1) for start, stop, width in batch.groups
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def encode_last(batch: Batch, encode: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The last state of each row of a batch, each group encoded at its own width.
+
+    Args:
+        batch: any batch.
+        encode: (b, w) items and (b,) lengths -> (b, D) states after the last item.
+
+    Returns:
+        (B, D).
+    """
+    return torch.cat(
+        [
+            encode(batch.items[start:stop, :width], batch.lengths[start:stop])
+            for start, stop, width in batch.groups
+        ]
+    )

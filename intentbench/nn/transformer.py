@@ -7,6 +7,7 @@ row's states do not depend on how wide its batch is. Positions are counted from 
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,20 +37,33 @@ class CausalSelfAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width) if project else nn.Identity()
 
-    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        """Attend from `queries` (B, L, D) to `context` (B, L, D); returns (B, L, D)."""
-        batch, length, width = queries.shape
-        shape = (batch, length, self.heads, width // self.heads)
+    def forward(self, queries: Tensor, context: Tensor, last: Tensor | None = None) -> Tensor:
+        """Attend from `queries` to `context` (B, L, D).
+
+        Args:
+            queries: (B, L, D), or (B, 1, D) with `last`.
+            context: (B, L, D).
+            last: (B,) position of the one query of each row; None: a query at every position.
+
+        Returns:
+            The shape of `queries`.
+        """
+        batch, length, width = context.shape
+        shape = (batch, -1, self.heads, width // self.heads)
+        visible = None
+        if last is not None:
+            visible = (torch.arange(length, device=last.device) <= last[:, None])[:, None, None]
         query = self.query(queries).view(shape).transpose(1, 2)  # (B, heads, L, D / heads)
         key, value = self.key_value(context).chunk(2, dim=-1)
         mixed = functional.scaled_dot_product_attention(
             query,
             key.reshape(shape).transpose(1, 2),
             value.reshape(shape).transpose(1, 2),
+            attn_mask=visible,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=True,
+            is_causal=last is None,
         )
-        result: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        result: Tensor = self.out(mixed.transpose(1, 2).reshape(queries.shape))
         return result
 
 
@@ -80,10 +94,10 @@ class SASRecBlock(nn.Module):
             nn.Dropout(dropout),
         )
 
-    def forward(self, states: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
-        query = self.attention_norm(states)
-        states = query + self.attention(query, states)
+    def forward(self, states: Tensor, last: Tensor | None = None) -> Tensor:
+        """(B, L, D) to (B, L, D), or to (B, 1, D) at the positions `last` (B,) alone."""
+        query = self.attention_norm(states if last is None else take_last(states, last))
+        states = query + self.attention(query, states, last)
         states = self.forward_norm(states)
         result: Tensor = self.feed_forward(states) + states
         return result
@@ -110,10 +124,11 @@ class BertBlock(nn.Module):
         self.forward_norm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, states: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
-        mixed = self.dropout(self.attention(states, states))
-        states = self.attention_norm(states + mixed)
+    def forward(self, states: Tensor, last: Tensor | None = None) -> Tensor:
+        """(B, L, D) to (B, L, D), or to (B, 1, D) at the positions `last` (B,) alone."""
+        queries = states if last is None else take_last(states, last)
+        mixed = self.dropout(self.attention(queries, states, last))
+        states = self.attention_norm(queries + mixed)
         result: Tensor = self.forward_norm(states + self.dropout(self.feed_forward(states)))
         return result
 
@@ -149,7 +164,7 @@ class SequenceEncoder(nn.Module):
         self.positions = nn.Embedding(window, width)
         self.dropout = nn.Dropout(dropout)
         block = SASRecBlock if kind == "sasrec" else BertBlock
-        self.blocks = nn.Sequential(*(block(width, heads, dropout) for _ in range(blocks)))
+        self.blocks = nn.ModuleList(block(width, heads, dropout) for _ in range(blocks))
         self.scale = math.sqrt(width) if kind == "sasrec" else 1.0
         self.first_norm = nn.Identity() if kind == "sasrec" else nn.LayerNorm(width, eps=1e-12)
         self.last_norm = nn.LayerNorm(width, eps=1e-8) if kind == "sasrec" else nn.Identity()
@@ -157,7 +172,30 @@ class SequenceEncoder(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """States (B, L, D) of items (B, L); the state at position t has seen items up to t."""
-        positions = self.positions.weight[: items.shape[1]]
-        states = self.first_norm(self.scale * self.items(items) + positions)
-        result: Tensor = self.last_norm(self.blocks(self.dropout(states)))
+        return self.attend(self.items(items))
+
+    def attend(self, vectors: Tensor, last: Tensor | None = None) -> Tensor:
+        """States of vectors (B, L, D) that stand in for the items' embeddings.
+
+        Args:
+            vectors: (B, L, D).
+            last: (B,) positions; the states there are returned alone, at less cost.
+
+        Returns:
+            (B, L, D), or (B, 1, D) with `last`.
+        """
+        states = self.scale * vectors + self.positions.weight[: vectors.shape[1]]
+        states = self.dropout(self.first_norm(states))
+        for block in self.blocks[:-1]:
+            states = block(states)
+        result: Tensor = self.last_norm(self.blocks[-1](states, last))
         return result
+
+    def last_state(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """States (B, D) after the last of each row's `lengths` (B,) items (B, L)."""
+        return self.attend(self.items(items), (lengths - 1).clamp(min=0)).squeeze(1)
+
+
+def take_last(states: Tensor, last: Tensor) -> Tensor:
+    """The state at one position of each row: (B, L, D) and (B,) to (B, 1, D)."""
+    return states.gather(1, last[:, None, None].expand(-1, 1, states.shape[2]))

@@ -129,3 +129,17 @@ def test_dropout_is_where_the_papers_have_it(kind: EncoderName) -> None:
     items = torch.tensor([[3, 1, 4, 1]])
     torch.testing.assert_close(encoder(items), encoder(items))
     assert not torch.allclose(encoder.train()(items), encoder(items))
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_last_state_is_the_state_at_the_last_item(kind: EncoderName, blocks: int) -> None:
+    torch.manual_seed(0)
+    encoder = SequenceEncoder(20, 8, kind, width=6, blocks=blocks, heads=2, dropout=0.3).double()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    items = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [7, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    lengths = torch.tensor([5, 3, 1, 0])
+    whole = encoder.eval()(items)
+    expected = whole[torch.arange(4), (lengths - 1).clamp(min=0)]
+    torch.testing.assert_close(encoder.last_state(items, lengths), expected, rtol=0, atol=1e-12)
