@@ -125,6 +125,11 @@ def test_training_rows_are_those_of_the_slow_reference(
     for batch in batches:
         check_groups(batch, window if pad_to_window else None)
         check_flat_targets(batch)
+        last = dict(zip(batch.rows.tolist(), batch.labels.tolist(), strict=True))
+        for row, (user, key) in enumerate(
+            zip(batch.users.tolist(), batch.key.tolist(), strict=True)
+        ):
+            assert sequences[user][key] == last[row]
 
 
 def check_groups(batch: Batch, width: int | None) -> None:

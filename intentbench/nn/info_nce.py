@@ -1,0 +1,46 @@
+"""InfoNCE between two views of the same rows, with negatives from the batch (S3-Rec lineage)."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def info_nce(
+    first: Tensor,
+    second: Tensor,
+    temperature: float = 1.0,
+    groups: Tensor | None = None,
+    cosine: bool = False,
+) -> Tensor:
+    """Two-sided InfoNCE (NT-Xent) of B pairs.
+
+    The 2B rows stand in one list; row a has its partner as the positive and the other 2B - 2 rows
+    as negatives, less those of its own group:
+
+        mean_a -log( e^{s(a, a+)} / (e^{s(a, a+)} + Σ_{b: g_b ≠ g_a} e^{s(a, b)}) )
+
+    with s(a, b) = z_a·z_b / τ.
+
+    Args:
+        first: (B, D).
+        second: (B, D), row k belongs to row k of `first`.
+        temperature: τ.
+        groups: (B,) integers; rows of one group are never negatives of each other. None: every
+            row is a group of its own.
+        cosine: divide by the lengths of the vectors.
+
+    Returns:
+        A scalar; 0 where no row has a negative.
+    """
+    rows = torch.cat([first, second])
+    if cosine:
+        rows = normalize(rows, dim=1)
+    count = len(first)
+    if groups is None:
+        groups = torch.arange(count, device=first.device)
+    groups = groups.repeat(2)
+    similarity = rows @ rows.T / temperature
+    partner = torch.arange(2 * count, device=first.device).roll(count)
+    positive = similarity.gather(1, partner[:, None])
+    negatives = similarity.masked_fill(groups[:, None] == groups, -torch.inf)
+    return (torch.cat([positive, negatives], 1).logsumexp(1) - positive.squeeze(1)).mean()
