@@ -14,6 +14,7 @@ from intentbench.models.base import MONITORED, Recommender
 from intentbench.runner.arguments import resolve_arguments, suggest
 from intentbench.runner.config import Training
 from intentbench.runner.plugin import find_method, load_plugin
+from intentbench.runner.presets import load_settings
 
 KEYS = (
     "name",
@@ -51,6 +52,7 @@ class Entrant:
         method: key of the method.
         cls: its class.
         arguments: all its arguments, but for those that come from the dataset.
+        departures: the same for datasets where the method's file says otherwise, by dataset.
         data: arguments of the data module, but for dataset and seed.
         training: epochs and early stopping.
     """
@@ -61,6 +63,11 @@ class Entrant:
     arguments: dict[str, Any] = field(hash=False)
     data: dict[str, Any] = field(hash=False)
     training: Training
+    departures: dict[str, dict[str, Any]] = field(default_factory=dict, hash=False)
+
+    def arguments_on(self, dataset: str) -> dict[str, Any]:
+        """Its arguments on a dataset."""
+        return self.departures.get(dataset, self.arguments)
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def load_spec(
     entries = _entries(raw.get("datasets"), str(path))
     rows = _mapping(raw.get("models"), f"{path}: models", empty=False)
     entrants = tuple(
-        _entrant(str(label), given, base_data, base_training, methods, f"{path}: models.{label}")
+        _entrant(str(label), given, base_data, base_training, methods, path)
         for label, given in rows.items()
     )
     labels = [entrant.label for entrant in entrants]
@@ -221,14 +228,17 @@ def _entrant(
     base_data: Mapping[str, Any],
     base_training: Mapping[str, Any],
     methods: Mapping[str, type[Recommender]],
-    where: str,
+    path: Path,
 ) -> Entrant:
+    where = f"{path}: models.{label}"
     arguments = _mapping({} if given is None else given, where)
     method = str(arguments.pop("method", label))
     data = {**base_data, **_mapping(arguments.pop("data", {}), f"{where}.data")}
     training = {**base_training, **_mapping(arguments.pop("training", {}), f"{where}.training")}
     cls = find_method(method, methods, where)
-    resolved = resolve_arguments(cls, arguments, where, FROM_DATASET)
+    file = load_settings(path.parent / "models" / f"{method}.yaml")
+    preset = file.preset(arguments.pop("preset", None), where)
+    resolved = _resolve(cls, {**preset, **arguments}, where)
     settings = resolve_arguments(SequenceDataModule, data, f"{where}.data", FROM_TRIAL)
     settings["layout"] = resolved.get("layout", cls.layout)
     settings["pad_to_window"] = cls.CARD.fixed_window
@@ -236,14 +246,24 @@ def _entrant(
         label=_name(label, where),
         method=method,
         cls=cls,
-        arguments={name: value for name, value in resolved.items() if name not in FROM_DATASET},
+        arguments=resolved,
         data={
             name: value
             for name, value in settings.items()
             if name not in ("dataset", "data_root", "seed", "device_resident")
         },
         training=_training(training, f"{where}.training"),
+        departures={
+            name: _resolve(cls, {**given, **preset, **arguments}, f"{file.path}: datasets.{name}")
+            for name, given in file.datasets.items()
+        },
     )
+
+
+def _resolve(cls: type[Recommender], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """All arguments, but for those that come from the dataset."""
+    resolved = resolve_arguments(cls, given, where, FROM_DATASET)
+    return {name: value for name, value in resolved.items() if name not in FROM_DATASET}
 
 
 def _training(given: Mapping[str, Any], where: str) -> Training:

@@ -165,3 +165,50 @@ def test_class_paths_of_strangers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="callable_plugin"):
         load_spec(path, plugin=plugin)
     assert load_spec(path, overrides=["models.callable_plugin.f=null"], plugin=plugin).size == 5
+
+
+def _with_settings(tmp_path: Path, text: str) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "toy.yaml").write_text(text)
+
+
+def test_a_methods_file_gives_presets_and_what_datasets_need(tmp_path: Path) -> None:
+    _with_settings(
+        tmp_path,
+        "presets: {narrow: {width: 2}, plain: }\ndatasets: {beauty: {width: 5, scales: [9]}}\n",
+    )
+    models = {
+        "toy": {},
+        "narrow": {"method": "toy", "preset": "narrow"},
+        "own": {"method": "toy", "preset": "narrow", "width": 3},
+    }
+    spec = load(tmp_path, {**GOOD, "models": models})
+    rows = {entrant.label: entrant for entrant in spec.entrants}
+    toy, narrow, own = rows["toy"], rows["narrow"], rows["own"]
+    assert [row.arguments["width"] for row in (toy, narrow, own)] == [8, 2, 3]
+    assert [row.arguments_on("beauty")["width"] for row in (toy, narrow, own)] == [5, 2, 3]
+    assert narrow.arguments_on("beauty")["scales"] == [9.0]
+    assert narrow.arguments_on("toys") == narrow.arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "preset", "message"),
+    [
+        ("presets: {narrow: {width: 2}}", "narow", "did you mean 'narrow'"),
+        ("", "narrow", "there is none"),
+        ("preset: {narrow: {width: 2}}", "narrow", "did you mean 'presets'"),
+        ("presets: {narrow: 2}", "narrow", "expected keys and values"),
+        ("presets: {narrow: {wide: 2}}", "narrow", "unknown argument 'wide'"),
+        ("datasets: {beuty: {width: 2}}", None, "did you mean 'beauty'"),
+        ("datasets: {beauty: {width: much}}", None, "toy.yaml: datasets.beauty"),
+        ("datasets: {beauty: {layout: prefix}}", None, "the layout is chosen"),
+        ("[", None, "no YAML"),
+    ],
+)
+def test_wrong_settings_are_refused(
+    tmp_path: Path, text: str, preset: str | None, message: str
+) -> None:
+    _with_settings(tmp_path, text)
+    row = {"preset": preset} if preset else {}
+    with pytest.raises(RequestError, match=message):
+        load(tmp_path, {**GOOD, "models": {"toy": row}})

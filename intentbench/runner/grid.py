@@ -102,7 +102,7 @@ def build_trial(
         label=entrant.label,
         method=entrant.method,
         class_path=f"{entrant.cls.__module__}.{entrant.cls.__qualname__}",
-        arguments={**entrant.arguments, **arguments},
+        arguments={**entrant.arguments_on(entry.name), **arguments},
         data=entrant.data,
         training=entrant.training,
         seed=seed,

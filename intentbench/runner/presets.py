@@ -1,0 +1,88 @@
+"""Named blocks of a method's arguments, from `models/<method>.yaml` beside a spec.
+
+    presets:                 # chosen by a row: {method: indirec, preset: code}
+      code: {retrieval: batch}
+    datasets:                # what the authors changed for a dataset; applied without asking
+      beauty: {steps: 50}
+
+A row's own arguments win over its preset, the preset over the dataset's, and all of them over the
+defaults of the signature.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.catalog import catalog
+from datamodules.errors import RequestError
+from intentbench.runner.arguments import suggest
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a method's file says.
+
+    Attributes:
+        path: of the file.
+        presets: name to arguments.
+        datasets: catalogue key to arguments.
+    """
+
+    path: Path
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def preset(self, name: str | None, where: str) -> Mapping[str, Any]:
+        """The arguments of a preset; none without a name.
+
+        Raises:
+            RequestError: the file has no such preset.
+        """
+        if name is None:
+            return {}
+        if name not in self.presets:
+            hint = suggest(name, self.presets) if self.presets else "there is none"
+            raise RequestError(f"{where}.preset: {self.path} has no preset {name!r}; {hint}")
+        return self.presets[name]
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a method's file; nothing is set where there is none.
+
+    Raises:
+        RequestError: it is no such file; one line with file, key and what is allowed.
+    """
+    if not path.is_file():
+        return Settings(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RequestError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    blocks = _blocks(raw, str(path))
+    for key in blocks:
+        if key not in ("presets", "datasets"):
+            raise RequestError(
+                f"{path}: unknown key {key!r}; {suggest(key, ('presets', 'datasets'))}"
+            )
+    presets = _blocks(blocks.get("presets", {}), f"{path}: presets")
+    datasets = _blocks(blocks.get("datasets", {}), f"{path}: datasets")
+    for name, arguments in datasets.items():
+        if name not in catalog():
+            raise RequestError(
+                f"{path}: datasets: unknown dataset {name!r}; {suggest(name, catalog())}"
+            )
+        if "layout" in arguments:
+            raise RequestError(f"{path}: datasets.{name}: the layout is chosen by a row or preset")
+    return Settings(path, presets, datasets)
+
+
+def _blocks(given: Any, where: str) -> dict[str, dict[str, Any]]:
+    if not isinstance(given, Mapping):
+        raise RequestError(f"{where}: expected keys and values, found {given!r}")
+    for key, block in given.items():
+        if block is not None and not isinstance(block, Mapping):
+            raise RequestError(f"{where}.{key}: expected keys and values, found {block!r}")
+    return {str(key): dict(block or {}) for key, block in given.items()}
