@@ -117,6 +117,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _data_root(recommend)
 
+    intents = add("intents", _intents, "Export, measure and draw the intents of a trained method.")
+    intents.add_argument("run", type=Path, help="a trial's folder")
+    intents.add_argument("-o", "--out", type=Path, required=True, help=".parquet")
+    intents.add_argument("--users", type=int, help="users at most; default: all")
+    intents.add_argument("--tsne", action="store_true", help="draw by t-SNE too, slower")
+    intents.add_argument("--projector", type=Path, metavar="DIR", help="for TensorBoard")
+    _data_root(intents)
+
     for name in LIGHTNING:
         add(name, lambda _: 0, f"{name} one model, see `intentbench {name} --help`")
     return parser
@@ -242,6 +250,21 @@ def _recommend(options: argparse.Namespace) -> int:
         lists.write_parquet(options.out)
     about = {"file": str(options.out), "users": len(found.users), "rows": len(lists)}
     sys.stdout.write(json.dumps(about | found.summary()) + "\n")
+    return 0
+
+
+def _intents(options: argparse.Namespace) -> int:
+    if options.out.suffix != ".parquet":
+        raise RequestError(f"{options.out}: intents are written as .parquet; name such a file")
+    if options.users is not None and options.users < 1:
+        raise RequestError(f"--users {options.users}: must be at least 1")
+    from intentbench.commands import inspect_intents
+
+    written, numbers = inspect_intents(
+        options.run, options.out, options.data_root, options.users, options.tsne, options.projector
+    )
+    sys.stdout.write(json.dumps(numbers, indent=1) + "\n")
+    sys.stderr.write("".join(f"wrote {path}\n" for path in written))
     return 0
 
 

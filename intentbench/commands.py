@@ -1,10 +1,11 @@
 """What the commands do that is more than a call: the list of what there is, the page of a run."""
 
 import ast
+import json
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -76,6 +77,66 @@ def publish_benchmark(
     )
     trials = [*result.trials, *_oracles(spec, [record for _, record in done], runs)]
     return publish_results(attach_ranks(trials), spec.name, out, plan)
+
+
+def inspect_intents(
+    run: Path,
+    out: Path,
+    data_root: Path | None,
+    users: int | None,
+    tsne: bool,
+    projector: Path | None,
+) -> tuple[list[Path], dict[str, Any]]:
+    """Export, measure and draw the intents of a trial.
+
+    Args:
+        run: the trial's folder.
+        out: the table, `.parquet`; numbers (`.json`) and pictures (`.svg`) go beside it.
+        data_root: where data files are looked for.
+        users: how many users, spread evenly; None for all.
+        tsne: draw by t-SNE too.
+        projector: folder for TensorBoard's projector, None for none.
+
+    Returns:
+        The files written, and the numbers.
+
+    Raises:
+        RequestError: there is no such trial, or its method models no intents.
+    """
+    import numpy as np
+
+    from intentbench.reports.intent_pictures import Projection, draw_intents
+    from intentbench.results.store import CHECKPOINT
+    from intentbench.runner.inspection import intent_frame, measure_intents, write_projector
+    from intentbench.runner.intents import check_intents, collect_intents
+    from intentbench.runner.recommend import load_trained
+
+    model, data = load_trained(run / CHECKPOINT, data_root)
+    method = check_intents(model, str(run))
+    chosen = np.arange(data.n_users)
+    if users is not None:
+        chosen = np.unique(np.linspace(0, data.n_users - 1, users).astype(np.int64))
+    table = collect_intents(method, data.dataset, data.window, chosen)
+    numbers = measure_intents(table, method, data)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    intent_frame(table).write_parquet(out)
+    facts = out.with_suffix(".json")
+    facts.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    written = [out, facts]
+    last = table.last_of_users()
+    colours = {"category" if table.own else "category by k-means": last.intent}
+    if (planted := last.planted()) is not None:
+        colours["planted intent"] = planted
+    projections: list[Projection] = ["pca", "tsne"] if tsne else ["pca"]
+    for projection in projections:
+        picture = out.with_suffix(f".{projection}.svg")
+        title = f"{method.CARD.title} on {data.dataset.meta.name}"
+        draw_intents(picture, title, last.vectors, colours, last.interests, projection)
+        written.append(picture)
+    if projector is not None:
+        write_projector(projector, last)
+        written.append(projector)
+    return written, numbers
 
 
 def _oracles(

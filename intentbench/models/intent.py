@@ -18,12 +18,15 @@ class Intents:
         assignment: (T,) int64 number of the intent category, 0..K-1; None where the method has
             no categories.
         interests: (T, D) the stable interest beside the intent; None where the method has none.
+        view_assignment: (T,) int64 category of the view that the method generates of the
+            position; None where it generates none.
     """
 
     vectors: Tensor
     states: Tensor
     assignment: Tensor | None = None
     interests: Tensor | None = None
+    view_assignment: Tensor | None = None
 
 
 class IntentRecommender(GradientRecommender):

@@ -21,6 +21,7 @@ from intentbench.reports.provenance import (
     protocol_line,
     published_lines,
     resolution_line,
+    sign_lines,
     stale_lines,
 )
 from intentbench.stats.contrast import BORROWED, USERS_ONLY
@@ -57,6 +58,7 @@ def _section(section: Section, reference: str) -> list[str]:
         *stale_lines(section),
         resolution_line(section),
         *published_lines(section),
+        *sign_lines(section),
         protocol_line(section),
         *data_lines(section),
         *environment_lines(section),

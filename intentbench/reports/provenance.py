@@ -105,6 +105,19 @@ def published_lines(section: Section) -> list[str]:
     return lines
 
 
+def sign_lines(section: Section) -> list[str]:
+    """What went wrong in training that no metric shows, by row and seed."""
+    seen: dict[tuple[str, str], list[int]] = {}
+    for record in section.records:
+        for sign in record.signs:
+            name = sign.partition(":")[0]
+            seen.setdefault((record.label, name), []).append(record.seed)
+    return [
+        f"Sign of trouble in {code(label)}: {name} (seed {', '.join(map(str, sorted(seeds)))})."
+        for (label, name), seeds in seen.items()
+    ]
+
+
 def protocol_line(section: Section) -> str:
     """How targets were ranked, and what the methods were given."""
     records = section.records

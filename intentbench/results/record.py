@@ -58,6 +58,8 @@ class TrialRecord:
         code: fingerprint of the method's source and all it imports inside the package.
         card: snapshot of the method's Card.
         statistics: of the dataset (users, items, interactions, …).
+        signs: what went wrong in training that no metric shows, a line each; see
+            `intentbench.runner.signs`.
         protocol: split, masking, targets and the like, as printed under a table.
         finished: UTC time, ISO 8601.
         schema: version of this record.
@@ -84,6 +86,7 @@ class TrialRecord:
     card: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, float] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
+    signs: list[str] = field(default_factory=list)
     finished: str = ""
     schema: int = SCHEMA
 

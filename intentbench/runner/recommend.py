@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from datamodules.errors import RequestError
 from datamodules.prepared import PreparedDataset
+from datamodules.sequence import SequenceDataModule
 from datamodules.types import PAD
 from intentbench.metrics.beyond import coverage, gini, mean_popularity, novelty
 from intentbench.models.base import Recommender
@@ -35,6 +36,30 @@ def load_checkpoint(checkpoint: Path) -> Recommender:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     model.load_state_dict(state)
     return model.eval()
+
+
+def load_trained(
+    checkpoint: Path, data_root: Path | None
+) -> tuple[Recommender, SequenceDataModule]:
+    """The trained method of a trial, in evaluation mode, and the data that it was trained on.
+
+    Args:
+        checkpoint: `best.ckpt` of a trial.
+        data_root: where data files are looked for.
+
+    Raises:
+        RequestError: see `load_checkpoint`; or the data are others now.
+    """
+    model = load_checkpoint(checkpoint)
+    config = read_config(checkpoint.parent)
+    data = build_data(config)
+    data.data_root = data_root
+    if data.dataset.fingerprint != config["trial"]["fingerprint"]:
+        raise RequestError(
+            f"{checkpoint}: was trained on other data than {data.dataset.meta.name} is now; run "
+            "its benchmark again"
+        )
+    return model, data
 
 
 @dataclass(frozen=True)
@@ -97,15 +122,7 @@ def recommend(checkpoint: Path, k: int, stage: Stage, data_root: Path | None) ->
     """
     if k < 1:
         raise RequestError(f"-k {k}: must be at least 1")
-    model = load_checkpoint(checkpoint)
-    config = read_config(checkpoint.parent)
-    data = build_data(config)
-    data.data_root = data_root
-    if data.dataset.fingerprint != config["trial"]["fingerprint"]:
-        raise RequestError(
-            f"{checkpoint}: was trained on other data than {data.dataset.meta.name} is now; run "
-            "its benchmark again"
-        )
+    model, data = load_trained(checkpoint, data_root)
     loader = {
         "next": data.predict_dataloader,
         "test": data.test_dataloader,

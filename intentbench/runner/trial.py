@@ -29,6 +29,7 @@ from intentbench.runner.arguments import construct
 from intentbench.runner.callbacks import EpochWatch, validation_metrics
 from intentbench.runner.config import Trial, read_config
 from intentbench.runner.plugin import import_plugin
+from intentbench.runner.signs import SignWatch
 
 METRICS = ("mrr", *(f"{name}@{k}" for name in ("hit_rate", "ndcg") for k in (5, 10, 20)))
 """Test means in a record; every other follows from the ranks."""
@@ -79,11 +80,12 @@ def build_trainer(config: Mapping[str, Any], folder: Path, accelerator: str = "a
             callback.dirpath = str(folder)
     logger = settings.pop("logger")
     events = {"save_dir": str(folder), "name": "", "version": "events"}
-    watch = EpochWatch(folder, config["trial"]["training"]["monitor"])
+    monitor = config["trial"]["training"]["monitor"]
+    watches = [EpochWatch(folder, monitor), SignWatch(monitor)]
     plugins = [instantiate_class((), block) for block in settings.pop("plugins")]
     return Trainer(
         **{**settings, "accelerator": accelerator},
-        callbacks=[*callbacks, watch],
+        callbacks=[*callbacks, *watches],
         logger=instantiate_class((), {**logger, "init_args": {**logger["init_args"], **events}}),
         plugins=plugins,
         default_root_dir=folder,
@@ -118,7 +120,7 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
         )
     model = build_model(config)
     trainer = build_trainer(config, folder, accelerator)
-    watch = next(c for c in trainer.callbacks if isinstance(c, EpochWatch))  # type: ignore[attr-defined]
+    watch, signs = _watches(trainer)
     validation = _fit(trainer, model, data, folder, watch)
     trainer.test(model, data, verbose=False)
     table = model.table
@@ -143,6 +145,7 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
         validation=validation,
         best_epoch=watch.best_epoch if model.CARD.gradient else -1,
         cost=cost,
+        signs=signs.signs,
         environment=describe_environment(_device_name(model.device), torch.get_num_threads()),
         finished=utc_now(),
     )
@@ -186,6 +189,13 @@ def describe_trial(
 def utc_now() -> str:
     """The time, as records state it."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _watches(trainer: Trainer) -> tuple[EpochWatch, SignWatch]:
+    callbacks: list[object] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning
+    epochs = next(c for c in callbacks if isinstance(c, EpochWatch))
+    signs = next(c for c in callbacks if isinstance(c, SignWatch))
+    return epochs, signs
 
 
 def _fit(

@@ -1,0 +1,150 @@
+"""Signs that training goes wrong in a way that a metric does not show, watched while it runs."""
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from datamodules.sequence import SequenceDataModule
+from intentbench.metrics.geometry import effective_rank, length_ratio, mean_pairwise_cosine
+from intentbench.models.intent import IntentRecommender
+from intentbench.runner.intents import IntentTable, collect_intents
+
+USERS = 256
+"""Users whose last positions are looked at after each validation."""
+
+ALIKE = 0.95
+"""Mean pairwise cosine from which vectors count as one."""
+
+LARGEST = 0.9
+"""Share of one category from which the others count as unused."""
+
+SHORT = 0.05
+"""Length relative to the behaviour below which a part counts as absent."""
+
+RANK = 2.0
+"""Effective rank below which representations count as collapsed."""
+
+MISMATCH = 1.5
+"""A generated view should have its source's category more often than chance times this."""
+
+FALL = 0.1
+"""Relative fall of the validation metric after its best that counts as overfitting."""
+
+
+def measure_signs(table: IntentTable) -> dict[str, float]:
+    """The numbers that signs are read from, at the last position of each user."""
+    last = table.last_of_users()
+    share = np.bincount(last.intent) / max(len(last.intent), 1)
+    numbers = {
+        "intent_cosine": mean_pairwise_cosine(last.vectors),
+        "largest_category": float(share.max()) if table.own else 0.0,
+        "intent_length": length_ratio(last.vectors, last.states),
+        "effective_rank": effective_rank(last.states),
+        "state_cosine": mean_pairwise_cosine(last.states),
+    }
+    if last.interests is not None:
+        numbers["interest_length"] = length_ratio(last.interests, last.states)
+    if last.view is not None:
+        chance = float(np.square(share).sum())
+        numbers["view_match"] = float((last.view == last.intent).mean()) / max(chance, 1e-12)
+    return numbers
+
+
+def name_signs(numbers: dict[str, float]) -> list[str]:
+    """The signs that these numbers show, each with its number.
+
+    >>> name_signs({"intent_cosine": 0.99, "effective_rank": 30.0})
+    ['intent collapse: mean pairwise cosine of intents 0.99']
+    """
+    seen = []
+
+    def look(name: str, bad: bool, text: str) -> None:
+        if bad:
+            seen.append(f"{text} {numbers[name]:.3g}")
+
+    def value(name: str, healthy: float) -> float:
+        return numbers.get(name, healthy)
+
+    cosine, largest = value("intent_cosine", 0), value("largest_category", 0)
+    look("intent_cosine", cosine > ALIKE, "intent collapse: mean pairwise cosine of intents")
+    look("largest_category", largest > LARGEST, "intent collapse: share of the largest category")
+    if "interest_length" in numbers:
+        look("intent_length", numbers["intent_length"] < SHORT, "zero residual: ‖I‖/‖H‖")
+        look("interest_length", numbers["interest_length"] < SHORT, "zero interest: ‖R‖/‖H‖")
+    rank, alike = value("effective_rank", RANK), value("state_cosine", 0)
+    look("effective_rank", rank < RANK, "representation collapse: effective rank")
+    look("state_cosine", alike > ALIKE, "representation collapse: mean pairwise cosine of states")
+    match = value("view_match", MISMATCH)
+    look("view_match", match < MISMATCH, "intent mismatch of generated views: match over chance")
+    return seen
+
+
+def name_overfitting(validation: list[float], losses: list[float]) -> list[str]:
+    """Whether the validation metric fell while the training loss went on falling.
+
+    Args:
+        validation: the monitored metric of each validation.
+        losses: the training loss of the same epochs.
+
+    >>> name_overfitting([0.1, 0.2, 0.15], [3.0, 2.0, 1.0])
+    ['overfitting: validation fell by 25% after its best while the loss fell by 50%']
+    """
+    if len(validation) < 2 or len(losses) != len(validation):
+        return []
+    best = int(np.argmax(validation))
+    fall = 1 - validation[-1] / validation[best] if validation[best] > 0 else 0.0
+    if fall < FALL or losses[-1] >= losses[best]:
+        return []
+    decrease = 1 - losses[-1] / losses[best]
+    return [
+        f"overfitting: validation fell by {fall:.0%} after its best while the loss fell by "
+        f"{decrease:.0%}"
+    ]
+
+
+class SignWatch(Callback):
+    """Looks for signs after each validation; keeps those of the best epoch and of overfitting.
+
+    Args:
+        monitor: name of the validation metric, without "val/".
+    """
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = f"val/{monitor}"
+        self._validation: list[float] = []
+        self._losses: list[float] = []
+        self._of_best: list[str] = []
+
+    @property
+    def signs(self) -> list[str]:
+        """What was seen, one line each."""
+        return [*self._of_best, *name_overfitting(self._validation, self._losses)]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, log, and keep the signs if this is the best epoch so far."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        found = float(trainer.callback_metrics[self.monitor])
+        improved = not self._validation or found > max(self._validation)
+        self._validation.append(found)
+        if not isinstance(pl_module, IntentRecommender):
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+        numbers = measure_signs(_sampled(pl_module, data))
+        for logger in trainer.loggers:
+            named = {f"intents/{name}": value for name, value in numbers.items()}
+            logger.log_metrics(named, trainer.global_step)
+        if improved:
+            self._of_best = name_signs(numbers)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the loss of epochs that were validated."""
+        if (loss := trainer.callback_metrics.get("train/total")) is not None:
+            self._losses = [*self._losses, float(loss)][: len(self._validation)]
+
+
+def _sampled(model: IntentRecommender, data: SequenceDataModule) -> IntentTable:
+    users = np.unique(np.linspace(0, data.n_users - 1, USERS).astype(np.int64))
+    mode = model.training
+    table = collect_intents(model.eval(), data.dataset, data.window, users)
+    model.train(mode)
+    return table
