@@ -102,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--name", default="leaderboard", help="of the page, when it is new")
     report.add_argument("-o", "--out", type=Path, default=Path("leaderboards"), metavar="DIR")
 
+    importing = add("import", _import, "Put published trials back among the runs, to go on there.")
+    importing.add_argument("ranks", type=Path, help="leaderboards/ranks/NAME")
+    importing.add_argument("--out", type=Path, default=Path("runs"), help="folder of all runs")
+
     compare = add("compare", _compare, "Test two rows, or two folders of runs, against each other.")
     compare.add_argument("a", help="a row of --runs, or a folder")
     compare.add_argument("b", help="a row of --runs, or a folder")
@@ -221,6 +225,14 @@ def _report(options: argparse.Namespace) -> int:
     else:
         pages = publish(options.runs, options.name, options.out)
     sys.stdout.write("".join(f"wrote {page}\n" for page in pages))
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from intentbench.reports.archive import restore_trials
+
+    restored, present = restore_trials(options.ranks, options.out)
+    sys.stdout.write(f"{restored} trials restored, {present} were there: {options.out}\n")
     return 0
 
 

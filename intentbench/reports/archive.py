@@ -21,7 +21,13 @@ from datamodules.errors import RequestError
 from intentbench.reports.cells import Result, Table
 from intentbench.reports.plan import Plan
 from intentbench.results.record import parse_record
-from intentbench.results.store import write_atomic
+from intentbench.results.store import (
+    read_record,
+    save_ranks,
+    trial_folder,
+    write_atomic,
+    write_record,
+)
 
 BOARD = "board.json"
 FORMAT = 1
@@ -77,6 +83,37 @@ def read_archive(folder: Path) -> tuple[str, Plan, list[Result]]:
         return board["name"], Plan.from_json(board["plan"]), results
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise RequestError(f"{folder}: no readable leaderboard ranks ({error})") from None
+
+
+def restore_trials(folder: Path, runs: Path) -> tuple[int, int]:
+    """Put published trials back among the runs, so that a benchmark goes on where it stood.
+
+    A restored trial has its record and its ranks; checkpoint, events and log stay where it ran.
+    Whatever the runs hold already is left alone.
+
+    Args:
+        folder: `leaderboards/ranks/<name>`.
+        runs: root of all runs.
+
+    Returns:
+        How many trials were restored, and how many were there.
+
+    Raises:
+        RequestError: see `read_archive`.
+        OSError: the disk is full or may not be written.
+    """
+    restored = present = 0
+    for record, ranks in read_archive(folder)[2]:
+        place = trial_folder(runs, record.dataset, record.label, record.trial)
+        if read_record(place) is not None:
+            present += 1
+            continue
+        if ranks is not None:
+            place.mkdir(parents=True, exist_ok=True)
+            save_ranks(place, **ranks)
+        write_record(place, record)
+        restored += 1
+    return restored, present
 
 
 def _write_table(folder: Path, table: Table) -> None:

@@ -1,21 +1,24 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from datamodules.errors import RequestError
-from intentbench.reports.archive import is_archive, read_archive
+from intentbench.reports.archive import is_archive, read_archive, restore_trials
 from intentbench.reports.cells import read_results
 from intentbench.reports.exports import FIELDS
 from intentbench.reports.plan import Plan
 from intentbench.reports.publish import publish, render
+from intentbench.results.store import read_record, save_ranks, trial_folder, write_record
 from intentbench.stats.contrast import contrast
 from intentbench.stats.family import compare_all
 from tests.reports.fake_runs import (
@@ -100,6 +103,23 @@ def test_published_ranks_are_small_and_complete(out: Path, runs: Path) -> None:
             for part in ("user", "key", "rank"):
                 assert np.array_equal(ranks[part], archived_ranks[part])
     assert not found
+
+
+def test_published_trials_come_back_as_runs(out: Path, runs: Path, tmp_path: Path) -> None:
+    archive, back = out / "ranks" / "board", tmp_path / "runs"
+    first = next(iter(read_results(runs)))[0]
+    count = len(read_results(runs))
+    kept = trial_folder(back, first.dataset, first.label, first.trial)
+    write_record(kept, replace(first, finished="meanwhile"))
+    save_ranks(kept, np.array([0]), np.array([4]), np.array([1]))
+    assert restore_trials(archive, back) == (count - 1, 1)
+    assert restore_trials(archive, back) == (0, count)
+    assert read_record(kept) == replace(first, finished="meanwhile")
+    shutil.rmtree(kept)
+    restore_trials(archive, back)
+    publish(back, "board", tmp_path, PLAN)
+    for page in ("board.md", "board.csv", "board.json"):
+        assert (tmp_path / page).read_bytes() == (out / page).read_bytes()
 
 
 def test_a_row_that_is_gone_leaves_no_ranks(runs: Path, tmp_path: Path) -> None:
