@@ -84,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "Run what a benchmark lacks, and write its leaderboard.")
     run.add_argument("spec", type=Path, help="a YAML file, see benchmarks/")
-    run.add_argument("--models", type=_names, help="rows to keep: a,b")
-    run.add_argument("--datasets", type=_names, help="datasets to keep: x,y")
+    run.add_argument("--models", type=_names, help="rows to run: a,b; others stay as published")
+    run.add_argument("--datasets", type=_names, help="datasets to run: x,y")
     run.add_argument("--seeds", type=_numbers, help="in place of the spec's: 0,1,2")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     run.add_argument("--devices", default="auto", help="auto, cpu, or GPUs: 0,1")

@@ -15,6 +15,7 @@ from intentbench.models import method_table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from intentbench.reports.cells import Result
     from intentbench.results.record import TrialRecord
     from intentbench.runner.grid import GridResult
     from intentbench.spec import BenchmarkSpec
@@ -49,6 +50,8 @@ def publish_benchmark(
 ) -> list[Path]:
     """Write the leaderboard of a benchmark that has run.
 
+    Where a person picked rows, datasets or seeds, the rest of the page stays as it was published.
+
     Args:
         spec: the benchmark.
         result: its trials.
@@ -68,15 +71,44 @@ def publish_benchmark(
         return []
     plan = Plan(
         title=spec.title,
-        reference=spec.reference,
-        datasets=tuple(entry.name for entry in spec.datasets),
-        labels=tuple(entrant.label for entrant in spec.entrants),
-        seeds=spec.seeds,
+        reference=spec.stated.reference,
+        datasets=spec.stated.datasets,
+        labels=spec.stated.labels,
+        seeds=tuple(dict.fromkeys([*spec.stated.seeds, *spec.seeds])),
         command=f"intentbench run {file}",
         code=result.code,
     )
     trials = [*result.trials, *_oracles(spec, [record for _, record in done], runs)]
-    return publish_results(attach_ranks(trials), spec.name, out, plan)
+    results = attach_ranks(trials)
+    return publish_results([*results, *_kept(out, spec, results)], spec.name, out, plan)
+
+
+def _kept(out: Path, spec: "BenchmarkSpec", fresh: "list[Result]") -> "list[Result]":
+    """Published trials that a run of chosen parts did not make anew and does not contradict."""
+    from intentbench.reports.archive import is_archive, read_archive
+    from intentbench.reports.publish import RANKS
+
+    chosen = (len(spec.entrants), len(spec.datasets), spec.seeds)
+    stated = (len(spec.stated.labels), len(spec.stated.datasets), spec.stated.seeds)
+    if chosen == stated or not is_archive(folder := out / RANKS / spec.name):
+        return []
+    made = {(record.dataset, record.label, record.seed) for record, _ in fresh}
+    cells = {(record.dataset, record.label): record for record, _ in fresh}
+    fingerprints = {record.dataset: record.data_fingerprint for record, _ in fresh}
+
+    def fits(record: "TrialRecord") -> bool:
+        if (record.dataset, record.label, record.seed) in made:
+            return False
+        data = fingerprints.get(record.dataset, record.data_fingerprint)
+        if record.dataset not in spec.stated.datasets or record.data_fingerprint != data:
+            return False
+        same = cells.get((record.dataset, record.label))
+        if same is None:
+            return record.label in (*spec.stated.labels, ORACLE)
+        parts = ("arguments", "data", "training")
+        return all(getattr(record, part) == getattr(same, part) for part in parts)
+
+    return [result for result in read_archive(folder)[2] if fits(result[0])]
 
 
 def inspect_intents(

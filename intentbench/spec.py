@@ -71,6 +71,23 @@ class Entrant:
 
 
 @dataclass(frozen=True)
+class Stated:
+    """What a spec states before a person picks parts of it.
+
+    Attributes:
+        labels: of all rows.
+        datasets: names of all datasets.
+        seeds: of stochastic methods.
+        reference: label that differences are taken against; "" for none.
+    """
+
+    labels: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    reference: str = ""
+
+
+@dataclass(frozen=True)
 class BenchmarkSpec:
     """A checked benchmark.
 
@@ -83,6 +100,8 @@ class BenchmarkSpec:
         reference: label that differences are taken against; "" for none.
         timeout: seconds that a trial may take; None for no limit.
         plugin: file with further methods, "" for none.
+        stated: what the file states, of which the fields above may be a part: rows, datasets,
+            seeds and reference of the page.
     """
 
     name: str
@@ -93,6 +112,7 @@ class BenchmarkSpec:
     reference: str = ""
     timeout: float | None = None
     plugin: str = ""
+    stated: Stated = field(default_factory=Stated)
 
     @property
     def size(self) -> int:
@@ -147,15 +167,19 @@ def load_spec(
         )
     kept = _selection("--models", models, labels)
     kept_data = _selection("--datasets", datasets, [entry.name for entry in entries])
+    stated_seeds = _seeds(raw.get("seeds", BenchmarkSpec.seeds), None, str(path))
     return BenchmarkSpec(
         name=_name(raw.get("name", path.stem), f"{path}: name"),
         title=str(raw.get("title", raw.get("name", path.stem))),
         datasets=tuple(entry for entry in entries if entry.name in kept_data),
         entrants=tuple(entrant for entrant in entrants if entrant.label in kept),
-        seeds=_seeds(raw.get("seeds", BenchmarkSpec.seeds), seeds, str(path)),
+        seeds=stated_seeds if seeds is None else _seeds(stated_seeds, seeds, str(path)),
         reference=reference if reference in kept else "",
         timeout=_timeout(raw.get("timeout"), f"{path}: timeout"),
         plugin=str(plugin.resolve()) if plugin else "",
+        stated=Stated(
+            tuple(labels), tuple(entry.name for entry in entries), stated_seeds, reference
+        ),
     )
 
 

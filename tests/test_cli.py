@@ -162,3 +162,31 @@ def test_a_benchmark_from_spec_to_page_lists_and_comparison(
     lists = tmp_path / "lists.csv"
     assert main(["recommend", str(checkpoint), "-k", "5", "-o", str(lists)]) == 0
     assert json.loads(capfd.readouterr().out)["rows"] == len(lists.read_text().splitlines()) - 1
+
+
+def test_running_some_rows_leaves_the_others_on_the_page(tmp_path: Path) -> None:
+    spec = _write(tmp_path / "small.yaml")
+    places = ["--leaderboards", str(tmp_path / "boards"), "--out"]
+    assert main(["run", str(spec), *places, str(tmp_path / "first")]) == 0
+    page = tmp_path / "boards" / "small.md"
+    rows = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| ")]
+    again = ["run", str(spec), "--models", "markov", *places, str(tmp_path / "second")]
+    assert main(again) == 0
+    assert not (tmp_path / "second" / "synthetic-tiny" / "popularity").exists()
+    text = page.read_text()
+    assert [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")] == rows
+    assert "not run" not in text
+
+
+def test_published_trials_need_not_be_run_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = _write(tmp_path / "small.yaml")
+    boards = ["--leaderboards", str(tmp_path / "boards")]
+    assert main(["run", str(spec), *boards, "--out", str(tmp_path / "first")]) == 0
+    ranks = str(tmp_path / "boards" / "ranks" / "small")
+    assert main(["import", ranks, "--out", str(tmp_path / "second")]) == 0
+    assert "3 trials restored" in capsys.readouterr().out  # with the oracle
+    assert main(["run", str(spec), *boards, "--out", str(tmp_path / "second")]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert main(["import", str(tmp_path / "boards"), "--out", str(tmp_path / "second")]) == 2

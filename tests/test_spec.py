@@ -62,6 +62,8 @@ def test_parts_can_be_chosen(tmp_path: Path) -> None:
     assert [entrant.label for entrant in spec.entrants] == ["counts"]
     assert spec.seeds == (5,)
     assert spec.reference == ""
+    assert spec.stated.labels == ("counts", "toy", "toy_wide")
+    assert (spec.stated.seeds, spec.stated.reference) == ((0, 1), "toy")
 
 
 def change(path: str, value: Any) -> dict[str, Any]:
