@@ -1,0 +1,136 @@
+"""Seconds an epoch and peak memory of every row of a benchmark, one after the other.
+
+    python benchmarks/performance/method_epochs.py [benchmarks/amazon.yaml] [--dataset beauty]
+        [--rows a,b] [--threads 2] [--limit 240]
+
+Each row trains one epoch in a process of its own, everything that Lightning does and the E-step
+included, validation left out. What would take longer than the limit is timed over fewer steps and
+scaled up, and marked so. Rows without gradients are left out. Read ratios to the first row.
+"""
+
+import argparse
+import json
+import logging
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+
+from datamodules.sequence import SequenceDataModule
+from intentbench.models.base import GradientRecommender
+from intentbench.runner.arguments import construct
+from intentbench.spec import Entrant, load_spec
+
+FIRST = 10
+"""Steps after which the rest of an epoch is estimated; those of the first epoch warm up."""
+
+
+class Clock(pl.Callback):
+    """Seconds before the first step (the E-step), and seconds of steps; stops at a limit."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.before = 0.0
+        self.marks: list[float] = []
+        self._began = 0.0
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self._began = time.perf_counter()
+
+    def on_train_batch_start(self, *_: object) -> None:
+        self.before = self.before or time.perf_counter() - self._began
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self.marks.append(time.perf_counter())
+        late = self.marks[-1] - self._began > self.limit
+        trainer.should_stop = trainer.should_stop or (late and len(self.marks) > FIRST)
+
+    def epoch(self, steps: int) -> float:
+        """Seconds of the whole epoch; scaled up where it was cut short."""
+        if len(self.marks) == steps:
+            return self.marks[-1] - self._began
+        rate = (self.marks[-1] - self.marks[0]) / (len(self.marks) - 1)
+        return self.before + rate * steps
+
+
+def measure(entrant: Entrant, dataset: str, limit: float) -> dict[str, float]:
+    """One epoch of a row on a dataset, in this process."""
+    data = SequenceDataModule(dataset, **entrant.data)
+    given = {"n_items": data.n_items, "n_users": data.n_users, "window": data.window}
+    arguments = {**given, **entrant.arguments_on(dataset)}
+    if "window" not in entrant.cls.__init__.__annotations__:
+        del arguments["window"]
+    model = construct(entrant.cls, arguments)
+    clock = Clock(limit)
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        callbacks=[clock],
+    )
+    trainer.fit(model, data)
+    steps = len(data.train_dataloader())
+    return {
+        "steps": steps,
+        "timed": len(clock.marks),
+        "before": clock.before,
+        "epoch": clock.epoch(steps),
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+
+
+def main() -> None:
+    """Measure each row in a process of its own, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("spec", nargs="?", type=Path, default=Path("benchmarks/amazon.yaml"))
+    parser.add_argument("--dataset", default="beauty")
+    parser.add_argument("--rows", help="a,b; default: all")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=240.0, help="seconds a row")
+    parser.add_argument("--alone", action="store_true", help="measure the one row here, as JSON")
+    options = parser.parse_args()
+    rows = options.rows.split(",") if options.rows else None
+    spec = load_spec(options.spec, models=rows, datasets=[options.dataset])
+    entrants = [e for e in spec.entrants if issubclass(e.cls, GradientRecommender)]
+    if options.alone:
+        torch.set_num_threads(options.threads)
+        warnings.simplefilter("ignore")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        print(json.dumps(measure(entrants[0], options.dataset, options.limit)))
+        return
+    print(
+        "| row | s an epoch | of it before the first step | steps | peak memory, MiB | parameters |"
+    )
+    print("|---|--:|--:|--:|--:|--:|")
+    for entrant in entrants:
+        command = [sys.executable, __file__, str(options.spec), "--dataset", options.dataset]
+        command += ["--rows", entrant.label, "--threads", str(options.threads)]
+        command += ["--limit", str(options.limit), "--alone"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(
+                f"| {entrant.label} | failed: {done.stderr.strip().splitlines()[-1]} |", flush=True
+            )
+            continue
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        scaled = "" if found["timed"] == found["steps"] else f" (from {found['timed']} steps)"
+        print(
+            f"| {entrant.label} | {found['epoch']:.1f}{scaled} | {found['before']:.1f} | "
+            f"{found['steps']} | {found['memory']:.0f} | {found['parameters']:,} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
