@@ -84,6 +84,7 @@ CARD = Card(
         "flattened states cover real positions only, from the last item backwards, so that a "
         "trimmed batch equals a padded one; the code takes all N padded positions",
         "masked items vanish and the gap closes; the code leaves a hidden hole at their position",
+        "the closest items by embedding join in at epoch `warm_up`; the code starts one later",
         "edits are made on the window; the code edits the whole history and cuts it afterwards",
         "reorder has a share of its own, as the code's options say; the code hands it that of mask "
         "(0.7) wherever short rows are told apart",
