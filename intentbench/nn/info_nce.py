@@ -25,8 +25,9 @@ def info_nce(
         first: (B, D).
         second: (B, D), row k belongs to row k of `first`.
         temperature: τ.
-        groups: (B,) integers; rows of one group are never negatives of each other. None: every
-            row is a group of its own.
+        groups: (B,) integers: rows of one group are never negatives of each other. Or (B, B)
+            bool, symmetric and true on the diagonal: the pairs that are not. None: every row is a
+            group of its own.
         cosine: divide by the lengths of the vectors.
 
     Returns:
@@ -35,12 +36,10 @@ def info_nce(
     rows = torch.cat([first, second])
     if cosine:
         rows = normalize(rows, dim=1)
-    count = len(first)
     if groups is None:
-        groups = torch.arange(count, device=first.device)
-    groups = groups.repeat(2)
+        groups = torch.arange(len(first), device=first.device)
+    alike = groups if groups.ndim == 2 else groups[:, None] == groups
     similarity = rows @ rows.T / temperature
-    partner = torch.arange(2 * count, device=first.device).roll(count)
-    positive = similarity.gather(1, partner[:, None])
-    negatives = similarity.masked_fill(groups[:, None] == groups, -torch.inf)
-    return (torch.cat([positive, negatives], 1).logsumexp(1) - positive.squeeze(1)).mean()
+    positive = similarity.diagonal(len(first)).repeat(2)
+    negatives = similarity.masked_fill(alike.repeat(2, 2), -torch.inf)
+    return (torch.cat([positive[:, None], negatives], 1).logsumexp(1) - positive).mean()

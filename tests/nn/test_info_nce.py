@@ -75,3 +75,37 @@ def _term(first: Tensor, second: Tensor, groups: Tensor) -> float:
     allowed = (groups.repeat(2) != groups[0]).nonzero().squeeze(1)
     allowed = torch.cat([torch.tensor([len(first)]), allowed])
     return float(similarity[allowed].logsumexp(0) - similarity[len(first)])
+
+
+ALIKE = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]).bool()
+"""Row 1 is like 0 and like 2, which are not like each other."""
+
+
+def views() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 4, 3, dtype=torch.float64)
+    return first, second
+
+
+def sparing_reference(first: Tensor, second: Tensor, temperature: float) -> float:
+    rows, count, total = [*first, *second], len(first), 0.0
+    for a, row in enumerate(rows):
+        scores = [math.exp(float(row @ other) / temperature) for other in rows]
+        positive = scores[(a + count) % (2 * count)]
+        negatives = sum(s for b, s in enumerate(scores) if not ALIKE[a % count, b % count])
+        total -= math.log(positive / (positive + negatives))
+    return total / (2 * count)
+
+
+def test_any_pairs_may_be_spared() -> None:
+    found = info_nce(*views(), 0.7, ALIKE)
+    assert found.item() == pytest.approx(sparing_reference(*views(), 0.7), abs=1e-12)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("groups", [[0, 1, 2, 3], [0, 1, 0, 1], [5, 5, 5, 5]])
+def test_pairs_equal_groups_where_the_relation_has_them(groups: list[int], cosine: bool) -> None:
+    named = torch.tensor(groups)
+    found = info_nce(*views(), 0.7, named[:, None] == named, cosine)
+    torch.testing.assert_close(found, info_nce(*views(), 0.7, named, cosine))
+    assert (found == 0) == (len(set(groups)) == 1)
