@@ -34,7 +34,9 @@ def describe_all(what: str | None = None) -> str:
         "models": lambda: [(key, _summary(path)) for key, path in method_table().items()],
         "datasets": lambda: [(name, entry.title) for name, entry in catalog().items()],
         "benchmarks": lambda: [
-            (str(p), _title(p)) for p in sorted(Path("benchmarks").glob("*.yaml"))
+            (str(p), _title(p))
+            for folder in ("benchmarks", "benchmarks/studies")
+            for p in sorted(Path(folder).glob("*.yaml"))
         ],
     }
     lines = []

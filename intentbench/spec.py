@@ -260,7 +260,7 @@ def _entrant(
     data = {**base_data, **_mapping(arguments.pop("data", {}), f"{where}.data")}
     training = {**base_training, **_mapping(arguments.pop("training", {}), f"{where}.training")}
     cls = find_method(method, methods, where)
-    file = load_settings(path.parent / "models" / f"{method}.yaml")
+    file = load_settings(path, method)
     preset = file.preset(arguments.pop("preset", None), where)
     resolved = _resolve(cls, {**preset, **arguments}, where)
     settings = resolve_arguments(SequenceDataModule, data, f"{where}.data", FROM_TRIAL)

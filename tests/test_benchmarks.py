@@ -5,7 +5,8 @@ import pytest
 from intentbench.runner.grid import RunOptions, plan_grid
 from intentbench.spec import load_spec
 
-BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = sorted([*FOLDER.glob("*.yaml"), *(FOLDER / "studies").glob("*.yaml")])
 
 
 def test_there_are_benchmarks() -> None:

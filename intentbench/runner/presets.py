@@ -1,4 +1,4 @@
-"""Named blocks of a method's arguments, from `models/<method>.yaml` beside a spec.
+"""Named blocks of a method's arguments, from `models/<method>.yaml` beside a spec or one folder up.
 
     presets:                 # chosen by a row: {method: indirec, preset: code}
       code: {retrieval: batch}
@@ -49,14 +49,20 @@ class Settings:
         return self.presets[name]
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(spec: Path, method: str) -> Settings:
     """Read a method's file; nothing is set where there is none.
+
+    Args:
+        spec: file of the benchmark.
+        method: key of the method.
 
     Raises:
         RequestError: it is no such file; one line with file, key and what is allowed.
     """
-    if not path.is_file():
-        return Settings(path)
+    places = [folder / "models" / f"{method}.yaml" for folder in spec.absolute().parents[:2]]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        return Settings(places[0])
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
