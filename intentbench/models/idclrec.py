@@ -220,8 +220,9 @@ class IDCLRec(IntentRecommender):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip at `clip`, or else as the Trainer says."""
-        self.clip_gradients(optimizer, self.clip or gradient_clip_val, gradient_clip_algorithm)
+        """Clip to `clip`, where the Trainer asks for nothing else."""
+        limit = (self.clip or None) if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, limit, gradient_clip_algorithm)
 
     def _adjustment(self, batch: SequenceBatch, splits: Sequence[Split]) -> Tensor:
         """L_d, over all positions of all rows; 0 where no row is long enough."""

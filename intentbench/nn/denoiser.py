@@ -11,6 +11,7 @@ f(x_t, s + w(s - Φ), t), and a step of generation is
 with c_t, n_t, σ_t the weights of `nn.diffusion`: A_t and u_t are made for all t at once.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -111,14 +112,29 @@ class GuidedDiffusion(nn.Module):
         return found + self.guidance * (found - without)
 
     @torch.no_grad()
-    def generate(self, signal: Tensor) -> Tensor:
-        """Sample x_0 (R, D) under signals (R, D), in T steps from noise; keeps no graph."""
-        start = torch.randn_like(signal)
-        if isinstance(self.denoiser.network, nn.Linear):
-            return self._generate_affine(start, signal, self.denoiser.network)
-        return self.process.sample(start, lambda noisy, step: self.guided(noisy, signal, step))
+    def generate(self, signal: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Sample x_0 (R, D) under signals (R, D), in T steps from noise; keeps no graph.
 
-    def _generate_affine(self, start: Tensor, signal: Tensor, network: nn.Linear) -> Tensor:
+        Args:
+            signal: (R, D).
+            noise: (T, R or 1, D) standard normal: row 0 is x_T, row t - 1 is added at step t.
+                None: drawn from the global generator.
+        """
+
+        def draw(row: int) -> Tensor:
+            return torch.randn_like(signal) if noise is None else noise[row].expand_as(signal)
+
+        if isinstance(self.denoiser.network, nn.Linear):
+            return self._generate_affine(draw, signal, self.denoiser.network)
+        state = draw(0)
+        for step in range(self.process.steps, 1, -1):
+            clean = self.guided(state, signal, step)
+            state = self.process.reverse(state, clean, step, draw(step - 1))
+        return self.guided(state, signal, 1)
+
+    def _generate_affine(
+        self, draw: Callable[[int], Tensor], signal: Tensor, network: nn.Linear
+    ) -> Tensor:
         """The same draws and the same result as by `guided`, at one product a step."""
         process, nothing = self.process, self.denoiser.nothing
         of_noisy, of_signal, of_time = network.weight.chunk(3, dim=1)
@@ -128,9 +144,10 @@ class GuidedDiffusion(nn.Module):
         times = self.denoiser.time(self.denoiser.sinusoids)
         shifts = clean[:, None] * (times @ of_time.T + network.bias)  # (T, D)
         push = (signal + self.guidance * (signal - nothing)) @ of_signal.T  # (R, D)
-        state = start
+        state = draw(0)
         for step in reversed(range(process.steps)):
             drift = torch.addcmul(shifts[step], push, clean[step])
-            drift.addcmul_(torch.randn_like(state), sigma[step])  # σ is 0 at the last step
+            if step:
+                drift.addcmul_(draw(step), sigma[step])
             state = torch.addmm(drift, state, matrices[step])
         return state
