@@ -17,6 +17,23 @@ METHODS: dict[str, str] = {
     "bpr_mf": "intentbench.models.bpr_mf:BPRMF",
     "gru4rec": "intentbench.models.gru4rec:GRU4Rec",
     "sasrec": "intentbench.models.sasrec:SASRec",
+    "indirec": "intentbench.models.indirec:InDiRec",
+    "idclrec": "intentbench.models.idclrec:IDCLRec",
+    "bsarec": "intentbench.models.bsarec:BSARec",
+    "fmlp_rec": "intentbench.models.fmlp_rec:FMLPRec",
+    "caser": "intentbench.models.caser:Caser",
+    "fpmc": "intentbench.models.fpmc:FPMC",
+    "bert4rec": "intentbench.models.bert4rec:BERT4Rec",
+    "icsrec": "intentbench.models.icsrec:ICSRec",
+    "duorec": "intentbench.models.duorec:DuoRec",
+    "cl4srec": "intentbench.models.cl4srec:CL4SRec",
+    "cadirec": "intentbench.models.cadirec:CaDiRec",
+    "diffurec": "intentbench.models.diffurec:DiffuRec",
+    "dreamrec": "intentbench.models.dreamrec:DreamRec",
+    "iclrec": "intentbench.models.iclrec:ICLRec",
+    "elcrec": "intentbench.models.elcrec:ELCRec",
+    "iocrec": "intentbench.models.iocrec:IOCRec",
+    "coserec": "intentbench.models.coserec:CoSeRec",
 }
 """Methods of the suite; others join by entry point ("intentbench.methods") or `--plugin`."""
 

@@ -48,7 +48,7 @@ SHORT_EDITS = (False, True, False, True, True)
 
 _CHECKPOINT = "CoSeRec repository, official checkpoint, ranked anew with the history removed"
 _README = "CoSeRec repository, README"
-_ICSREC = "ICSRec paper, full-ranking table (masking not stated)"
+_ICSREC = "ICSRec paper, @10 columns, transcribed by a third party (secondary; masking not stated)"
 _MCLREC = "MCLRec paper, Table 3 (masking not stated)"
 
 CARD = Card(
@@ -219,10 +219,16 @@ class CoSeRec(GradientRecommender):
         )
         allowed = self.allowed[(batch.lengths > self.short_length).long()]
         view = random_view(batch.items, batch.lengths, edits, self.window, allowed)
-        groups = tuple(  # an insertion doubles a row at most
-            (start, stop, min(2 * width, self.window)) for start, stop, width in batch.groups
-        )
+        groups = tuple((start, stop, self._widest(width)) for start, stop, width in batch.groups)
         return encode_view(view, groups, self.encoder)
+
+    def _widest(self, width: int) -> int:
+        """What rows of at most `width` items may grow to.
+
+        An insertion adds ⌊share n⌋ items, at least one. It multiplies in float32, which may round
+        up to a whole number that the product here just misses: hence always one more.
+        """
+        return min(width + int(self.insert_share * width) + 1, self.window)
 
 
 def item_cf_iuf(training: TrainingData) -> "csr_array[Any]":

@@ -4,28 +4,25 @@ Layout "prefix". There are no negatives: the embedding of the target, x_0 = e_ta
 rebuilt under the guidance g of the history,
 
     g = Trm(i_1 … i_n)_last, replaced by a learned vector ∅ with probability p
-    x̂_0 = f(x_t, g) = MLP([x_t; g; MLP(temb(t))]),   L = mean((x̂_0 - x_0)²),   t uniform in 1..T
+    x̂_0 = f(x_t, g, t),   L = mean((x̂_0 - x_0)²),   t uniform in 1..T
 
 Ranking starts from noise x_T and, for t = T … 1, draws x_{t-1} from the posterior given
 
-    x̂_0 = (1 + w) f(x_t, g) - w f(x_t, ∅)
+    x̂_0 = (1 + w) f(x_t, g, t) - w f(x_t, ∅, t)
 
-score(v) = x_0 · e_v of the vector at the end. Where f is affine (`mlp1`), the difference is exactly
-f(x_t, (1 + w) g - w ∅), one call a step.
+score(v) = x_0 · e_v of the vector at the end. f and the guidance are those of `nn.denoiser`.
 """
-
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
 from datamodules.errors import RequestError
 from datamodules.rows import Layout
 from datamodules.types import PAD, Batch, SequenceBatch
 from intentbench.models.base import GradientRecommender
 from intentbench.models.card import Card
-from intentbench.nn.diffusion import GaussianDiffusion, Schedule, step_embedding
+from intentbench.nn.denoiser import DenoiserName, GuidedDiffusion
+from intentbench.nn.diffusion import Schedule
 from intentbench.nn.grouping import encode_last
 from intentbench.nn.transformer import SASRecBlock
 
@@ -47,6 +44,7 @@ CARD = Card(
         "alone scores as in a batch, and twice the same; the code draws new noise for each",
         "the attention block is SASRec's: one layer norm at its end, where the code has two in a "
         "row, and a dropout more inside the feed-forward layers",
+        "steps are embedded as 1..T; the code counts them from 0",
         "an epoch is a permutation of the prefixes; the code draws batches with replacement",
         "leave-one-out splits; the published figures are on 8:1:1 splits of other datasets, with "
         "the history left in the ranking, and are not quoted",
@@ -65,7 +63,7 @@ class DreamRec(GradientRecommender):
         schedule: of β_1 … β_T.
         denoiser: "mlp1" one linear layer, "mlp2" two with GELU and 2 D units between.
         guidance_dropout: p, how often a training row is unconditional.
-        guidance_weight: w; 0 leaves the unconditional branch out of the ranking.
+        guidance_weight: w; 0 leaves ∅ without a part in the ranking.
         width: D.
         heads: attention heads; must divide `width`.
         dropout: of the history's transformer.
@@ -84,7 +82,7 @@ class DreamRec(GradientRecommender):
         window: int = 50,
         steps: int = 200,
         schedule: Schedule = "exp",
-        denoiser: Literal["mlp1", "mlp2"] = "mlp1",
+        denoiser: DenoiserName = "mlp1",
         guidance_dropout: float = 0.1,
         guidance_weight: float = 2.0,
         width: int = 64,
@@ -99,25 +97,15 @@ class DreamRec(GradientRecommender):
                 f"DreamRec: width {width} is odd, give an even one: a step is embedded in pairs"
             )
         super().__init__(n_items, n_users, learning_rate, weight_decay)
-        self.affine = denoiser == "mlp1"
-        self.guidance_dropout = guidance_dropout
-        self.guidance_weight = guidance_weight
         self.sampling_seed = sampling_seed
         self.items = nn.Embedding(n_items + 1, width, padding_idx=PAD)  # N(0, 1), as published
         self.positions = nn.Embedding(window, width)
-        self.nobody = nn.Parameter(torch.randn(width))  # ∅
         self.dropout = nn.Dropout(dropout)
         self.block = SASRecBlock(width, heads, dropout)
         self.last_norm = nn.LayerNorm(width)
-        self.step_mlp = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        self.diffusion = GuidedDiffusion(
+            width, denoiser, schedule, steps, guidance_weight, guidance_dropout
         )
-        self.denoiser: nn.Module = nn.Linear(3 * width, width)
-        if denoiser == "mlp2":
-            self.denoiser = nn.Sequential(
-                nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-            )
-        self.diffusion = GaussianDiffusion(schedule, steps)
 
     def item_table(self) -> Tensor:
         """The item table (V + 1, D)."""
@@ -133,52 +121,17 @@ class DreamRec(GradientRecommender):
         """The squared error; beside it, what shows a collapse of the item table."""
         clean = self.items(batch.labels)
         guidance = encode_last(batch, self.guidance)
-        dropped = torch.rand(len(clean), 1, device=self.device) < self.guidance_dropout
-        steps = torch.randint(1, self.diffusion.steps + 1, batch.labels.shape, device=self.device)
-        noisy = self.diffusion.diffuse(clean, steps, torch.randn_like(clean))
-        guidance = torch.where(dropped, self.nobody, guidance)
-        rebuilt = self.denoise(noisy, guidance, self._times(steps))
-        return {"total": mse_loss(rebuilt, clean), **spread_of(self.items.weight.detach()[1:])}
+        rows = torch.arange(len(clean), device=self.device)
+        total = self.diffusion.loss(clean, guidance, rows)
+        return {"total": total, **spread_of(self.items.weight.detach()[1:])}
 
     def encode(self, batch: Batch) -> Tensor:
-        """The generated embedding (B, D)."""
+        """The generated embedding (B, D); it has no gradient."""
         guidance = encode_last(batch, self.guidance)
-        count = self.diffusion.steps
         generator = torch.Generator().manual_seed(self.sampling_seed)
-        noise = torch.randn(count, guidance.shape[1], generator=generator).to(self.device)
-        times = self._times(torch.arange(1, count + 1, device=self.device))
-        state = noise[0].expand_as(guidance)  # row 0 is x_T, row t - 1 the noise of step t
-        for step in range(count, 0, -1):
-            clean = self.guided(state, guidance, times[step - 1])
-            state = self.diffusion.reverse(state, clean, step, noise[step - 1])
-        return state
-
-    def guided(self, noisy: Tensor, guidance: Tensor, times: Tensor) -> Tensor:
-        """(1 + w) f(x_t, g) - w f(x_t, ∅).
-
-        Args:
-            noisy: (B, D) x_t.
-            guidance: (B, D) g.
-            times: (D,) embedded step.
-        """
-        weight = self.guidance_weight
-        if self.affine or weight == 0:
-            shifted = (1 + weight) * guidance - weight * self.nobody
-            return self.denoise(noisy, shifted, times)
-        conditional = self.denoise(noisy, guidance, times)
-        return (1 + weight) * conditional - weight * self.denoise(noisy, self.nobody, times)
-
-    def denoise(self, noisy: Tensor, guidance: Tensor, times: Tensor) -> Tensor:
-        """f(x_t, g): (B, D) of x_t (B, D), g and the embedded step, either (B, D) or (D,)."""
-        parts = [noisy, guidance.expand_as(noisy), times.expand_as(noisy)]
-        result: Tensor = self.denoiser(torch.cat(parts, 1))
-        return result
-
-    def _times(self, steps: Tensor) -> Tensor:
-        """Embedded steps (B, D) of steps (B,) in 1..T; the code counts them from 0."""
-        table = self.items.weight
-        result: Tensor = self.step_mlp(step_embedding(steps - 1, table.shape[1]).to(table))
-        return result
+        shape = (self.diffusion.process.steps, 1, guidance.shape[1])
+        noise = torch.randn(shape, generator=generator).to(self.device)
+        return self.diffusion.generate(guidance, noise)
 
 
 def spread_of(vectors: Tensor) -> dict[str, Tensor]:

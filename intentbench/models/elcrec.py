@@ -161,7 +161,7 @@ class ELCRec(IntentRecommender):
         self.mask_same_intent = mask_same_intent
         self.edits = crop_mask_reorder(crop, mask, reorder)
         self.encoder = SequenceEncoder(n_items, window, "bert", width, blocks, heads, dropout)
-        with torch.random.fork_rng():  # without weights the draws are those of SASRec
+        with torch.random.fork_rng(devices=()):  # without weights the draws are those of SASRec
             self.centres = nn.Parameter(normalize(torch.randn(clusters, width), dim=1))
         self.clustered: Tensor
         self.register_buffer("clustered", torch.zeros((), dtype=torch.bool))
@@ -172,11 +172,11 @@ class ELCRec(IntentRecommender):
         """Keep what each user has seen, and the windows that give the centres' first values.
 
         Raises:
-            RequestError: there are more intents than users to be clustered.
+            RequestError: centres are used, and are more than the users to be clustered.
         """
         self.sampler = UniformNegatives(training).to(self.device)
         self.users = UserWindows(training, self.window).to(self.device)
-        if len(self.centres) > len(self.users):
+        if self._uses_centres() and len(self.centres) > len(self.users):
             raise RequestError(
                 f"elcrec: {len(self.centres)} clusters for {len(self.users)} users with a training "
                 "target; set clusters to fewer"

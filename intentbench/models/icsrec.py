@@ -49,8 +49,8 @@ CARD = Card(
         Published("sports", "ndcg@10", 0.0335, _README, _FIRST),
         Published("toys", "hit_rate@10", 0.1055, _README, _TOYS),
         Published("toys", "ndcg@10", 0.0657, _README, _TOYS),
-        Published("ml-1m", "hit_rate@10", 0.3369, _README, _ML_1M),
-        Published("ml-1m", "ndcg@10", 0.2007, _README, _ML_1M),
+        Published("ml-1m-sequences", "hit_rate@10", 0.3369, _README, _ML_1M),
+        Published("ml-1m-sequences", "ndcg@10", 0.2007, _README, _ML_1M),
     ),
     deviations=(
         "windows are padded on the right and positions counted from the first item, so that a "

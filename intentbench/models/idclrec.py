@@ -269,7 +269,7 @@ class IDCLRec(IntentRecommender):
             raise RuntimeError("IDCLRec.prepare must see the training events before the loss")
         own = self.prefixes.numbers(batch.users, batch.key)
         partners = self.prefixes.same_target(own, torch.rand(len(own), device=own.device))
-        # views of one user share most of their items: L_CL1 is then solved by overlap
+        # a row that is its own partner counts too; on views of one user, overlap solves L_CL1
         terms["same_user"] = (self.prefixes.users[partners] == batch.users).float().mean()
         return first, self.prefixes.encode(partners, encode)
 

@@ -15,15 +15,15 @@ and both z are summed. The score is max_k z_{n,k}·e_v, and
 
     L = cross-entropy of the scores + w InfoNCE(z(x1), z(x2))
 
-over the K B intent rows, each flattened over t, of two views. One row of a batch is a prefix with
-its next item, as z needs to know which item is the last.
+over the K B intent rows, each flattened over t, of two views; masked items are a token with a vector
+of its own. A row of a batch is a prefix with its next item, as z must know which item is the last.
 """
 
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
 
 from datamodules.rows import flat_starts
 from datamodules.types import PAD, Batch, EvaluationBatch, SequenceBatch
@@ -38,7 +38,7 @@ from intentbench.nn.views import EncodedRows, crop_mask_reorder, encode_view, ra
 PASS_ROWS = 1024
 """Prefixes encoded at a time where intents are inspected."""
 
-_ICSREC = "ICSRec paper, full-ranking table (masking not stated)"
+_ICSREC = "ICSRec paper, @10 columns, transcribed by a third party (secondary; masking not stated)"
 _ELCREC = "ELCRec paper, Table 1 (a run of its authors)"
 
 CARD = Card(
@@ -60,6 +60,8 @@ CARD = Card(
     published=(
         Published("beauty", "hit_rate@10", 0.0774, _ICSREC),
         Published("beauty", "ndcg@10", 0.0396, _ICSREC),
+        Published("beauty", "hit_rate@20", 0.0916, _ELCREC),
+        Published("beauty", "ndcg@20", 0.0444, _ELCREC),
         Published("sports", "hit_rate@20", 0.0641, _ELCREC),
         Published("sports", "ndcg@20", 0.0280, _ELCREC),
         Published("toys", "hit_rate@20", 0.0781, _ELCREC),
@@ -69,14 +71,14 @@ CARD = Card(
     ),
     deviations=(
         "a re-implementation of a re-implementation: the original code is not public",
-        "attention over places leaves padding out, and intent rows are flattened over real "
-        "positions from the last item backwards, so that a trimmed batch equals a padded one; the "
-        "re-implementation's softmax over places includes padding",
-        "masked items vanish and the gap closes; the re-implementation leaves the padding id in "
-        "their place, where the global attention still sees it",
+        "attention over places leaves padding out, and intent rows are zero after their last item, "
+        "so that a trimmed batch equals a padded one; the re-implementation's softmax over places "
+        "includes padding, and its rows go on through the intents of padding. Both flatten from "
+        "the first item on",
         "LN of a weighted state undoes its weight but for the norm's epsilon, so that the K "
         "intents of a place differ little; kept, as the formula is the re-implementation's",
-        "padding is no candidate of the cross-entropy; biases of all layers start at 0",
+        "padding and the mask token are no candidates of the cross-entropy; in the "
+        "re-implementation both are, as rows of the item table. Biases of all layers start at 0",
         "edits are made on the window; the re-implementation cuts an edited history",
     ),
     causal=False,
@@ -149,7 +151,17 @@ class Disentangler(nn.Module):
 
     def forward(self, states: Tensor, real: Tensor) -> Tensor:
         """z: states (B, L, D) to intents (B, L, K, D)."""
-        weights = self.shares(states) * self.places(states, real)[:, :, None]
+        return self._apart(states, self.places(states, real))
+
+    def at_last(self, states: Tensor, real: Tensor) -> Tensor:
+        """The same of the last real place alone, (B, K, D)."""
+        last = real.sum(1) - 1
+        places = self.places(states, real).gather(1, last[:, None])
+        return self._apart(take_last(states, last), places).squeeze(1)
+
+    def _apart(self, states: Tensor, places: Tensor) -> Tensor:
+        """States (B, L, D) that matter by `places` (B, L), to intents (B, L, K, D)."""
+        weights = self.shares(states) * places[:, :, None]
         result: Tensor = self.intent_norm(weights[..., None] * states[:, :, None])
         return result
 
@@ -165,7 +177,7 @@ class IOCRec(IntentRecommender):
         instance_weight: w, of the contrast between views; 0 leaves it out.
         temperature: τ of the contrast.
         crop: share of a row that cropping keeps.
-        mask: share of a row that masking takes away.
+        mask: share of a row that becomes the mask token.
         reorder: share of a row that reordering shuffles.
         width: D.
         blocks: number of blocks.
@@ -200,16 +212,20 @@ class IOCRec(IntentRecommender):
         self.window = window
         self.instance_weight = instance_weight
         self.temperature = temperature
-        self.edits = crop_mask_reorder(crop, mask, reorder)
+        self.edits = crop_mask_reorder(crop, mask, reorder, token=n_items + 1)
         self.encoder = SequenceEncoder(n_items, window, "bert", width, blocks, heads, dropout)
         self.whole = PositionAttention(window, width, dropout)
         self.disentangle = Disentangler(prototypes, window, width)
+        with torch.random.fork_rng(devices=()):
+            self.mask_vector = nn.Parameter(0.02 * torch.randn(width))
 
     def _states(self, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Local and global states (B, L, D) of items (B, L), and where they are real (B, L)."""
+        """Local and global states (B, L, D), and what is real (B, L), of items and masks V + 1."""
         real = items != PAD
         real[:, 0] = True  # an empty history is one padding item, so that nothing is undefined
-        return self.encoder(items), self.whole(self.encoder.items(items), real), real
+        known = self.encoder.items(items.clamp(max=self.n_items))
+        vectors = torch.where((items > self.n_items)[:, :, None], self.mask_vector, known)
+        return self.encoder.attend(vectors), self.whole(vectors, real), real
 
     def _all_intents(self, items: Tensor) -> Tensor:
         """The intents z of each place, (B, L, K, D)."""
@@ -217,26 +233,29 @@ class IOCRec(IntentRecommender):
         result: Tensor = self.disentangle(near, real) + self.disentangle(far, real)
         return result
 
-    def _last_intents(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """The intents z of the last item, flattened: (B, K D)."""
-        intents = self._all_intents(items).flatten(2)
-        return take_last(intents, (lengths - 1).clamp(min=0)).squeeze(1)
+    def _last_intents(self, batch: Batch) -> Tensor:
+        """The intents z of each row's last item, (B, K, D)."""
 
-    def _logits(self, batch: Batch) -> Tensor:
-        """Scores (B, V + 1): those of the best of a row's intents."""
-        table = self.encoder.items.weight
-        intents = encode_last(batch, self._last_intents)
-        intents = intents.view(len(intents), -1, table.shape[1])  # (B, K, D)
-        scores = (intents @ table[1:].T).amax(1)
-        return pad(scores, (1, 0), value=-torch.inf)
+        def encode(items: Tensor, _: Tensor) -> Tensor:
+            near, far, real = self._states(items)
+            return self.disentangle.at_last(near, real) + self.disentangle.at_last(far, real)
+
+        return encode_last(batch, encode)
 
     def score(self, batch: EvaluationBatch) -> Tensor:
-        """Scores (B, V + 1); column 0 (`PAD`) is -inf."""
-        return self._logits(batch)
+        """Scores (B, V + 1), those of the best of a row's intents; column 0 (`PAD`) is -inf."""
+        table = self.encoder.items.weight
+        first, *others = self._last_intents(batch).unbind(1)
+        scores = first @ table.T
+        for intent in others:  # one after the other: (B, K, V) would not fit beside a big catalogue
+            scores = torch.maximum(scores, intent @ table.T)
+        scores[:, PAD] = -torch.inf
+        return scores
 
     def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """Cross-entropy of the next item and, where it has weight, the contrast of intents."""
-        total = cross_entropy(self._logits(batch), batch.labels)
+        logits = (self._last_intents(batch) @ self.encoder.items.weight[1:].T).amax(1)
+        total = cross_entropy(logits, batch.labels - 1)
         terms = {"next": total}
         if self.instance_weight:
             first, second = self._view(batch), self._view(batch)
@@ -252,7 +271,7 @@ class IOCRec(IntentRecommender):
 
     def _intent_rows(self, view: EncodedRows, width: int) -> Tensor:
         """(B K, width D): all of a row's places for each of its intents."""
-        places = view.right_aligned(width)
+        places = view.left_aligned(width)
         places = places.view(len(places), width, -1, self.encoder.items.embedding_dim)
         return places.transpose(1, 2).flatten(2).flatten(0, 1)
 
@@ -269,9 +288,8 @@ class IOCRec(IntentRecommender):
             near, far, real = self._states(items)
             last = take_last(near, length - 1).squeeze(1)
             strongest = self.disentangle.shares(last).argmax(1)
-            both = self.disentangle(near, real) + self.disentangle(far, real)
-            place = torch.arange(len(items), device=items.device)
-            vectors.append(both[place, length - 1, strongest])
+            both = self.disentangle.at_last(near, real) + self.disentangle.at_last(far, real)
+            vectors.append(both[torch.arange(len(items), device=items.device), strongest])
             states.append(last)
             assignment.append(strongest)
         return Intents(torch.cat(vectors), torch.cat(states), torch.cat(assignment))

@@ -1,9 +1,10 @@
 """Augmented views of sequences, and states pooled over them (CoSeRec, ICLRec, ELCRec, IOCRec).
 
 A view is a row of a batch after one random edit. Views are compared by their mean state or by all
-their states, flattened from the last item backwards. Published code pads on the left and pools over
-the padded positions too; here padding counts for nothing, so that a trimmed batch gives what a
-padded one gives, and the last item of a row still meets the last item of another.
+their states, flattened from the last item backwards where published code pads on the left, from the
+first item on where it pads on the right (IOCRec). That code pools over the padded positions too;
+here padding counts for nothing, so that a trimmed batch gives what a padded one gives, and items
+meet as they do there.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,12 +32,19 @@ PASS_ROWS = 512
 
 
 def crop_mask_reorder(
-    crop_ratio: float, mask_ratio: float, reorder_ratio: float
+    crop_ratio: float, mask_ratio: float, reorder_ratio: float, token: int | None = None
 ) -> tuple[Edit, Edit, Edit]:
-    """The three edits of CL4SRec: keep a part, take items away, shuffle a part."""
+    """The three edits of CL4SRec: keep a part, mask items, shuffle a part.
+
+    Args:
+        crop_ratio: share that is kept.
+        mask_ratio: share that is masked.
+        reorder_ratio: share that is shuffled.
+        token: what stands for a masked item; None: it is taken away.
+    """
     return (
         partial(_crop, ratio=crop_ratio),
-        partial(mask, ratio=mask_ratio),
+        partial(mask, ratio=mask_ratio, token=token),
         partial(reorder, ratio=reorder_ratio),
     )
 
@@ -136,6 +144,15 @@ class EncodedRows:
             index = source.clamp(min=0)[:, :, None].expand(part.shape)
             moved = part.gather(1, index) * (source >= 0)[:, :, None]
             parts.append(pad(moved, (0, 0, width - found, 0)))
+        return self._in_order(torch.cat(parts))
+
+    def left_aligned(self, width: int) -> Tensor:
+        """(B, width, D): each row begins in the first column, and zeros stand after it."""
+        parts = []
+        for part, lengths in self._with_lengths():
+            found = part.shape[1]
+            real = torch.arange(found, device=part.device) < lengths[:, None]
+            parts.append(pad(part * real[:, :, None], (0, 0, 0, width - found)))
         return self._in_order(torch.cat(parts))
 
     def _with_lengths(self) -> list[tuple[Tensor, Tensor]]:

@@ -14,6 +14,7 @@ from datamodules.types import PAD, SequenceBatch
 from intentbench.contracts.data import build_dataset, planted_cycles
 from intentbench.models.coserec import CoSeRec, closest, item_cf_iuf, most_similar
 from intentbench.models.sasrec import SASRec
+from intentbench.nn.views import EncodedRows, encode_view
 from tests.models.reference import N_ITEMS, SEQUENCES, training_of
 
 WINDOW = 10
@@ -134,18 +135,64 @@ def test_lengths_of_views_are_as_stated_and_items_are_of_the_training_part() -> 
         model = _model(data, warm_up=warm_up)
         training = set(data.training().items.tolist())
         assert 15 not in training
+        found: dict[int, set[int]] = {}
+        changes: set[int] = set()  # of length, where a row got a new item
         for before, after, new in _views_by_length(model, _batch(data)):
             assert new <= training
-            substituted = before
+            found.setdefault(before, set()).add(after)
+            changes |= {after - before} if new else set()
+        assert found.keys() == {1, 2, 3, 8, 9}
+        for before, lengths in found.items():
             inserted = min(before + max(int(0.4 * before), 1), WINDOW)
             masked = before - int(0.7 * before)
-            lengths = {substituted, inserted, masked}
-            if before > 4:
-                lengths |= {max(int(0.2 * before), 1), before}
-            assert after in lengths
+            cropped = {max(int(0.2 * before), 1)} if before > 4 else set()
+            assert lengths == {before, inserted, masked} | cropped
+        assert changes == {0, 1, 2}  # substitution, and insertions of one item or more
 
 
-def test_short_rows_are_neither_cropped_nor_reordered() -> None:
+def test_short_rows_are_not_reordered() -> None:
+    rows = [[*range(1, 10)], [8, 3, 5, 1, 9, 2], [2, 4, 6, 8, 1], [9, 7, 5, 3], [7, 9, 1]]
+    dataset = build_dataset("rows", [[*row, 11, 11] for row in rows], 11)
+    data = SequenceDataModule(dataset, window=WINDOW, batch_size=8)
+    model, batch = _model(data, warm_up=1, reorder=1.0, mask=0.5), _batch(data)
+    model.similar = torch.full_like(model.similar, 10)  # so that what is left can be told
+    model.encoder.forward = lambda items: items[:, :, None]  # type: ignore[method-assign]
+    shuffled = dict.fromkeys(batch.lengths.tolist(), 0)
+    for seed in range(60):
+        torch.manual_seed(seed)
+        view = model._view(batch)
+        for row, after in zip(batch.items.tolist(), view.right_aligned(view.width), strict=True):
+            left = [row.index(item) for item in after[:, 0].tolist() if item not in (PAD, 10)]
+            shuffled[sum(item != PAD for item in row)] += left != sorted(left)
+    assert {length: count > 0 for length, count in shuffled.items()} == {
+        length: length > 4 for length in (8, 5, 4, 3, 2)
+    }
+
+
+def test_groups_are_as_wide_as_an_insertion_can_make_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = SequenceDataModule(
+        build_dataset("rows", [[*range(1, n + 4)] for n in (100, 90, 33, 10, 3)], 103), window=200
+    )
+    seen: list[tuple[Tensor, Any]] = []
+
+    def encode(view: Any, groups: Any, encoder: Any) -> EncodedRows:
+        seen.append((view[1], groups))
+        return encode_view(view, groups, encoder)
+
+    monkeypatch.setattr("intentbench.models.coserec.encode_view", encode)
+    # 0.57 * 100 is 56.99… in float64 and 57 in float32
+    for share in (0.57, 0.05, 1.0):
+        model, batch = _model(data, window=200, insert=share, short_length=0), _batch(data)
+        for seed in range(20):
+            torch.manual_seed(seed)
+            model._view(batch)
+    assert max(int(lengths.max()) for lengths, _ in seen[:20]) == 157
+    for lengths, groups in seen:
+        for start, stop, width in groups:
+            assert int(lengths[start:stop].max()) <= width <= 200
+
+
+def test_short_rows_are_not_cropped() -> None:
     data = _data()
     batch = _batch(data)
     short = _model(data, short_length=WINDOW, mask=0.01, substitute=0.01, insert=0.01)

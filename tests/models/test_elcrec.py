@@ -179,6 +179,15 @@ def test_first_centres_repeat_themselves_and_leave_the_global_generator_alone() 
 def test_more_clusters_than_users_are_refused() -> None:
     with pytest.raises(RequestError, match="13 clusters for 12 users"):
         _model(_data(), clusters=13)
+    for name in UNWEIGHTED:  # each of its terms needs the centres
+        with pytest.raises(RequestError, match="13 clusters for 12 users"):
+            _model(_data(), clusters=13, **{**UNWEIGHTED, name: 1.0})
+
+
+def test_unused_centres_may_outnumber_users() -> None:
+    data = _data()
+    model = _model(data, clusters=13, **UNWEIGHTED)
+    assert model.loss(_batch(data)).keys() == {"total", "next"}
 
 
 def test_order_of_centres_does_not_matter() -> None:

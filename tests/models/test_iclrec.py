@@ -16,7 +16,7 @@ from datamodules.types import PAD, SequenceBatch
 from intentbench.contracts.data import planted_cycles
 from intentbench.models.iclrec import ICLRec
 from intentbench.models.sasrec import SASRec
-from intentbench.nn.views import random_view
+from intentbench.nn.views import intent_contrast, random_view
 
 WINDOW = 6
 SMALL: dict[str, Any] = {"window": WINDOW, "width": 16, "blocks": 1}
@@ -112,13 +112,21 @@ def test_loss_is_that_of_a_loop_over_rows() -> None:
     assert found["total"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_centroids_carry_no_gradient() -> None:
+def test_centroids_carry_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     data = _data()
     model = _model(data)
     assert not model.kmeans.centroids.requires_grad
     assert all(name.startswith("encoder.") for name, _ in model.named_parameters())
-    _, cluster = model._intents_of(torch.randn(4, 16, requires_grad=True))
-    assert not cluster.requires_grad
+    seen: list[Tensor] = []
+
+    def contrast(first: Any, second: Any, prototypes: Tensor, *rest: Any) -> Tensor:
+        assert first.means().requires_grad
+        seen.append(prototypes)
+        return intent_contrast(first, second, prototypes, *rest)
+
+    monkeypatch.setattr("intentbench.models.iclrec.intent_contrast", contrast)
+    assert model.loss(_batch(data))["intent"].requires_grad
+    assert [prototypes.requires_grad for prototypes in seen] == [False]
 
 
 def test_one_cluster_makes_the_intent_term_constant_in_the_assignment() -> None:
@@ -142,6 +150,12 @@ def test_rows_of_one_intent_are_masked_on_request_only() -> None:
 def test_more_clusters_than_users_are_refused() -> None:
     with pytest.raises(RequestError, match="13 clusters for 12 users"):
         _model(_data(), clusters=13)
+
+
+def test_without_intents_clusters_may_outnumber_users() -> None:
+    data = _data()
+    model = _model(data, clusters=13, intent_weight=0.0)
+    assert model.loss(_batch(data)).keys() == {"total", "next", "instance"}
 
 
 def test_centroids_are_the_users_mean_states_where_each_has_its_own_cluster() -> None:

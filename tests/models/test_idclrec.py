@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from datamodules.sequence import SequenceDataModule
+from intentbench.contracts.subject import quiet_trainer
 from intentbench.metrics.ranks import ranks_from_scores
 from intentbench.models.idclrec import IDCLRec
 from intentbench.models.sasrec import SASRec
@@ -142,10 +143,18 @@ def test_loss_falls_and_parameters_take_gradients(switch: dict[str, Any]) -> Non
         assert parameter.grad.isfinite().all(), name
 
 
-def test_clip_reaches_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[float | None] = []
-    monkeypatch.setattr(IDCLRec, "clip_gradients", lambda _, __, value, ___: seen.append(value))
-    optimizer = torch.optim.SGD([torch.zeros(1)])
-    for clip in (5.0, 0.0):
-        build_model(data_module(), clip=clip).configure_gradient_clipping(optimizer, None, None)
-    assert seen == [5.0, None]
+@pytest.mark.parametrize(
+    ("own", "given", "used"),
+    [(5.0, None, 5.0), (5.0, 0.5, 0.5), (5.0, 0.0, 0.0), (0.0, None, 0.0), (0.0, 0.5, 0.5)],
+)
+def test_own_clipping_gives_way_to_the_trainers(
+    own: float, given: float | None, used: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = quiet_trainer(1, gradient_clip_val=given)
+    seen: list[float] = []
+    monkeypatch.setattr(
+        trainer.precision_plugin, "clip_gradients", lambda _, value, __: seen.append(value)
+    )
+    trainer.fit(build_model(data_module(), clip=own), data_module())
+    assert seen
+    assert set(seen) == {used}

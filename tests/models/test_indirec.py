@@ -90,6 +90,65 @@ def test_gradients_reach_what_they_should() -> None:
     assert _gradients(build(signal_dropout=0.0), "diffusion") == shared | {"denoiser", "time"}
 
 
+@pytest.mark.parametrize("target", ["item", "sequence"])
+def test_what_is_diffused_is_the_target_or_the_items_in_order(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = build(diffusion_target=target), first_batch()
+    calls: list[tuple[Tensor, Tensor, Tensor]] = []
+    loss = model.diffusion.loss
+
+    def watched(clean: Tensor, signal: Tensor, rows: Tensor) -> Tensor:
+        calls.append((clean, signal, rows))
+        return loss(clean, signal, rows)
+
+    monkeypatch.setattr(model.diffusion, "loss", watched)
+    terms_of(model, batch)
+    ((clean, signal, rows),) = calls
+    diffused = [
+        [int(label)] if target == "item" else items[:length].tolist()
+        for items, length, label in zip(batch.items, batch.lengths, batch.labels, strict=True)
+    ]
+    assert (max(map(len, diffused)) > 1) == (target == "sequence")
+    assert clean.equal(model.item_table()[[item for row in diffused for item in row]])
+    assert rows.tolist() == [k for k, row in enumerate(diffused) for _ in row]
+    assert len(signal) == len(diffused)
+
+
+@pytest.mark.parametrize("preset", ["code", "paper", "repaired"])
+def test_total_is_the_weighted_sum_of_the_terms(preset: str) -> None:
+    model = build(**PRESETS["presets"][preset], lambda_diff=0.7, lambda_cl=0.3)
+    terms = terms_of(model, first_batch())
+    assert min(terms[name] for name in ("next_item", "diffusion", "contrast")) > 0.1
+    expected = terms["next_item"] + 0.7 * terms["diffusion"] + 0.3 * terms["contrast"]
+    torch.testing.assert_close(terms["total"], expected)
+
+
+def test_contrast_of_the_paper_trains_the_encoder_through_the_generated_view_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, batch = build(**PRESETS["presets"]["paper"]), first_batch()
+    view, contrast, weights = model._second_view, model._contrast, [*model.encoder.parameters()]
+
+    def gradient() -> Tensor:
+        terms = terms_of(model, batch)
+        found = torch.autograd.grad(terms["contrast"], weights, materialize_grads=True)
+        return torch.cat([part.flatten() for part in found])
+
+    def of_view_alone(second: Tensor, states: Tensor, *rest: Tensor) -> Tensor:
+        return contrast(second, states.detach(), *rest)
+
+    both = gradient()
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "_second_view", lambda *given: view(*given).detach())
+        without_view = gradient()
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "_contrast", of_view_alone)
+        view_alone = gradient()
+    assert view_alone.norm() > 0.1 * both.norm()
+    torch.testing.assert_close(both, without_view + view_alone)
+
+
 def _drawn(model: InDiRec, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """For each row of a batch: the cluster asked, the own prefix, the member drawn."""
     asked: list[Tensor] = []

@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import cosine_similarity, mse_loss
 
 from datamodules.catalog import catalog
 from datamodules.sequence import SequenceDataModule
+from datamodules.types import SequenceBatch
 from intentbench.contracts.data import build_dataset
 from intentbench.contracts.subject import quiet_trainer, same_state
 from intentbench.models.indirec import InDiRec
 from intentbench.models.sasrec import SASRec
 from intentbench.runner.arguments import resolve_arguments
-from tests.models.indirec import PRESETS, SMALL, build, cycles, e_step, first_batch
+from tests.models.indirec import PRESETS, SMALL, build, cycles, e_step, first_batch, terms_of
 
 
 def test_weights_zero_are_sasrec_bit_for_bit() -> None:
@@ -78,20 +80,54 @@ def test_presets_are_good_arguments_and_the_defaults_are_repaired_on_beauty() ->
     assert {name: defaults[name] for name in given} == given
 
 
-@pytest.mark.parametrize("target", ["item", "sequence"])
+@pytest.mark.parametrize("preset", ["code", "paper", "repaired"])
+@pytest.mark.parametrize("users", [[[2, 3, 1, 2]], [[1, 1, 1, 1], [2, 3, 1, 2]]])
 @pytest.mark.parametrize("clusters", [1, 40])
-def test_no_nan_where_there_is_little(target: str, clusters: int) -> None:
-    """One item a sequence, one user, more clusters than prefixes, empty clusters."""
-    few = SequenceDataModule(
-        build_dataset("few", [[1, 1, 1, 1], [2, 3, 1, 2]], 3), layout="prefix", window=8
-    )
-    model = build(few, diffusion_target=target, clusters=clusters)
+def test_no_nan_where_there_is_little(preset: str, users: list[list[int]], clusters: int) -> None:
+    """One or two users, one item a sequence, more clusters than prefixes, empty clusters."""
+    few = SequenceDataModule(build_dataset("few", users, 3), layout="prefix", window=8)
+    model = build(few, **PRESETS["presets"][preset] | {"clusters": clusters})
+    assert len(model.members.prefixes) == len(first_batch(few).users) == len(users)
     for _ in range(2):
-        terms = model.loss(first_batch(few))
-        terms["total"].backward()  # type: ignore[no-untyped-call]
-        assert all(term.isfinite() for term in terms.values())
+        _assert_finite(model, first_batch(few))
         e_step(model)
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("preset", ["code", "paper", "repaired"])
+def test_a_batch_of_one_row_has_no_negatives(preset: str) -> None:
+    model, alone = build(**PRESETS["presets"][preset]), first_batch(cycles(batch_size=1))
+    assert len(alone.users) == 1
+    terms = _assert_finite(model, alone)
+    assert terms["contrast"] == 0
+    assert terms["diffusion"] > 0
+
+
+def _assert_finite(model: InDiRec, batch: SequenceBatch) -> dict[str, Tensor]:
+    """Terms and gradients are finite, at least one gradient is not 0; the terms."""
+    model.zero_grad()
+    terms = terms_of(model, batch)
+    terms["total"].backward()  # type: ignore[no-untyped-call]
+    assert all(term.isfinite() for term in terms.values())
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients)
+    return {name: term.detach() for name, term in terms.items()}
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "used"),
+    [(1.0, None, 1.0), (1.0, 0.5, 0.5), (1.0, 0.0, 0.0), (0.0, None, 0.0), (0.0, 0.5, 0.5)],
+)
+def test_own_clipping_gives_way_to_the_trainers(
+    own: float, given: float | None, used: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = quiet_trainer(1, limit_train_batches=2, gradient_clip_val=given)
+    seen: list[float] = []
+    monkeypatch.setattr(
+        trainer.precision_plugin, "clip_gradients", lambda _, value, __: seen.append(value)
+    )
+    trainer.fit(build(clip_norm=own), cycles())
+    assert seen == [used] * 2
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, layer_norm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from datamodules.errors import RequestError
 from datamodules.rows import flat_starts
@@ -41,12 +42,19 @@ def _batch(data: SequenceDataModule) -> SequenceBatch:
     return next(iter(data.train_dataloader()))
 
 
+def _vectors(model: IOCRec, row: Tensor) -> Tensor:
+    """(n, D) embeddings of n items, or the mask vector where one is masked."""
+    table = model.encoder.items.weight
+    masked = len(table)  # V + 1
+    return torch.stack([model.mask_vector if item == masked else table[item] for item in row])
+
+
 def _intents_of_one_row(model: IOCRec, row: Tensor) -> Tensor:
     """z (n, K, D) of n items, by the formulas, in float64, without padding."""
     model = model.double()
     part, whole = model.disentangle, model.whole
-    items = model.encoder.items(row)
-    near = model.encoder(row[None])[0]
+    items = _vectors(model, row)
+    near = model.encoder.attend(items[None])[0]
     far = torch.stack(
         [
             (whole.queries[t] @ whole.key(items).T).softmax(0) @ whole.value(items)
@@ -91,11 +99,13 @@ def test_loss_is_that_of_a_loop_over_rows() -> None:
     found = model.loss(batch)
     torch.manual_seed(1)
     views = [random_view(batch.items, batch.lengths, model.edits, WINDOW) for _ in range(2)]
+    assert any((items > data.n_items).any() for items, _ in views)
+    assert any((lengths < batch.lengths).any() for _, lengths in views)
     flat = [torch.zeros(len(batch.users), K, WINDOW, WIDTH).double() for _ in views]
     for (items, lengths), table in zip(views, flat, strict=True):
         for row, n in enumerate(lengths.tolist()):
             intents = _intents_of_one_row(model, items[row, :n])
-            table[row, :, WINDOW - n :] = intents.transpose(0, 1)
+            table[row, :, :n] = intents.transpose(0, 1)
     first, second = (table.flatten(0, 1).flatten(1) for table in flat)
     assert len(first) == len(batch.users) * K
     torch.testing.assert_close(found["instance"], info_nce(first, second))
@@ -125,13 +135,73 @@ def test_padding_changes_nothing() -> None:
 def test_one_prototype_gives_one_intent() -> None:
     data = _data()
     model, batch = _model(data, prototypes=1).eval(), next(iter(data.test_dataloader()))
-    intent = model._last_intents(batch.items, batch.lengths)
-    assert intent.shape == (len(batch.users), WIDTH)
-    expected = intent @ model.encoder.items.weight.T
+    intent = model._last_intents(batch)
+    assert intent.shape == (len(batch.users), 1, WIDTH)
+    expected = intent[:, 0] @ model.encoder.items.weight.T
     torch.testing.assert_close(model.score(batch)[:, 1:], expected[:, 1:])
     found = model.intents(_batch(_data("all")))
     assert found.assignment is not None
     assert not found.assignment.any()
+
+
+class _LargestResult(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Numbers in the largest tensor that any operation returned."""
+
+    found = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        result: object = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.found = max(self.found, result.numel())
+        return result
+
+
+@torch.no_grad()
+def test_where_the_last_item_counts_alone_nothing_is_made_for_all_places_or_scores() -> None:
+    data = _data()
+    model = _model(data, prototypes=64, instance_weight=0.0)
+    batch = next(iter(data.test_dataloader()))
+    with _LargestResult() as scoring:  # type: ignore[no-untyped-call]
+        model.score(batch)
+    users, length = batch.items.shape
+    assert scoring.found < users * 64 * min(data.n_items, length * WIDTH)
+    rows = _batch(data)
+    with _LargestResult() as training:  # type: ignore[no-untyped-call]
+        model.loss(rows)
+    assert training.found < rows.items.numel() * 64 * WIDTH
+    assert training.found >= len(rows.users) * 64 * data.n_items  # it does see large results
+
+
+@torch.no_grad()
+def test_masked_items_become_a_token_that_keeps_its_place() -> None:
+    data = _data()
+    model, batch = _model(data, mask=0.5), _batch(data)
+    torch.manual_seed(1)
+    edit = model.edits[1]
+    items, lengths = edit(batch.items, batch.lengths, noise=torch.rand(len(batch.users), WINDOW))
+    assert lengths.equal(batch.lengths)
+    for before, after, length in zip(batch.items, items, lengths.tolist(), strict=True):
+        masked = after != before
+        assert masked.sum() == length // 2
+        assert (after[masked] == data.n_items + 1).all()
+    near, far, _ = model.eval()._states(items)
+    model.mask_vector.add_(1.0)
+    changed = zip(model._states(items)[:2], (near, far), strict=True)
+    touched = (items > data.n_items).any(1)
+    assert touched.any()
+    for after, before in changed:
+        assert after[~touched].equal(before[~touched])
+        assert ((after - before)[touched].abs().amax((1, 2)) > 0).all()
+
+
+def test_the_mask_vector_learns() -> None:
+    data = _data()
+    model = _model(data, mask=0.9)
+    model.loss(_batch(data))["total"].backward()  # type: ignore[no-untyped-call]
+    assert model.mask_vector.grad is not None
+    assert model.mask_vector.grad.any()
 
 
 @torch.no_grad()

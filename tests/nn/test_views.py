@@ -88,10 +88,20 @@ def test_rows_are_aligned_to_their_last_item_and_zero_before() -> None:
             assert not got[: width - len(row)].any()
 
 
+def test_rows_are_aligned_to_their_first_item_and_zero_after() -> None:
+    for width, padding in ((8, 0), (11, 0), (8, WINDOW)):
+        found = encoded(padding).left_aligned(width)
+        assert found.shape == (len(ROWS), width, WIDTH)
+        for got, row in zip(found, ROWS, strict=True):
+            torch.testing.assert_close(got[: len(row)], states_of(row))
+            assert not got[len(row) :].any()
+
+
 def test_alignment_does_not_change_dot_products() -> None:
-    """What stands before the widest row is zero: wider tables give the same similarities."""
-    narrow, wide = (encoded(width).right_aligned(8).flatten(1) for width in (0, WINDOW))
-    torch.testing.assert_close(narrow @ narrow.T, wide @ wide.T)
+    """What is beyond a row is zero: wider tables give the same similarities."""
+    for align in (EncodedRows.right_aligned, EncodedRows.left_aligned):
+        narrow, wide = (align(encoded(width), 8).flatten(1) for width in (0, WINDOW))
+        torch.testing.assert_close(narrow @ narrow.T, wide @ wide.T)
 
 
 def test_flat_states_are_indexed_by_the_batch() -> None:
@@ -114,6 +124,8 @@ def test_encoding_a_view_in_new_groups_keeps_the_order_of_its_rows() -> None:
     torch.testing.assert_close(found.means(), expected)
     for got, row in zip(found.right_aligned(found.width), backwards, strict=True):
         torch.testing.assert_close(got[found.width - len(row) :], states_of(row))
+    for got, row in zip(found.left_aligned(found.width), backwards, strict=True):
+        torch.testing.assert_close(got[: len(row)], states_of(row))
 
 
 def test_a_view_is_one_of_the_edits_row_by_row() -> None:
@@ -131,6 +143,16 @@ def test_a_view_is_one_of_the_edits_row_by_row() -> None:
         expected, length = results[int(draw * 3)]
         assert edited[row].equal(expected[row])
         assert kept[row] == length[row]
+
+
+def test_masked_items_vanish_or_become_the_token() -> None:
+    items, lengths = padded(ROWS)
+    noise = torch.rand(len(items), WINDOW + 1, generator=torch.Generator().manual_seed(0))
+    for token in (None, V + 1):
+        edit = crop_mask_reorder(0.5, 0.5, 0.9, token)[1]
+        found, expected = edit(items, lengths, noise=noise), mask(items, lengths, 0.5, noise, token)
+        assert all(a.equal(b) for a, b in zip(found, expected, strict=True))
+        assert bool((found[0] == V + 1).any()) == (token is not None)
 
 
 def test_views_do_not_depend_on_how_far_the_batch_was_trimmed() -> None:
