@@ -15,8 +15,8 @@ and both z are summed. The score is max_k z_{n,k}·e_v, and
 
     L = cross-entropy of the scores + w InfoNCE(z(x1), z(x2))
 
-over the K B intent rows, each flattened over t, of two views; masked items are a token with a vector
-of its own. A row of a batch is a prefix with its next item, as z must know which item is the last.
+over the K B intent rows, each flattened over t, of two views; masked items are a token with its own
+vector. A row of a batch is a prefix with its next item, as z must know which item is the last.
 """
 
 import math

@@ -51,10 +51,24 @@ class Denoiser(nn.Module):
         sinusoids = step_embedding(torch.arange(1, steps + 1), width)
         self.register_buffer("sinusoids", sinusoids, persistent=False)
 
-    def forward(self, noisy: Tensor, signal: Tensor, steps: Tensor) -> Tensor:
-        """Predicted x_0 (R, D) of x_t (R, D), signals (R, D) and steps (R,) in 1..T."""
-        times = self.time(self.sinusoids)[steps - 1]
-        result: Tensor = self.network(torch.cat([noisy, signal, times], 1))
+    def times(self) -> Tensor:
+        """τ_t of every step, (T, D)."""
+        table: Tensor = self.time(self.sinusoids)
+        return table
+
+    def forward(
+        self, noisy: Tensor, signal: Tensor, steps: Tensor, times: Tensor | None = None
+    ) -> Tensor:
+        """Predicted x_0 (R, D).
+
+        Args:
+            noisy: (R, D) x_t.
+            signal: (R, D).
+            steps: (R,) t in 1..T.
+            times: what `times()` gives, where it is at hand.
+        """
+        table = self.times() if times is None else times
+        result: Tensor = self.network(torch.cat([noisy, signal, table[steps - 1]], 1))
         return result
 
 
@@ -104,11 +118,14 @@ class GuidedDiffusion(nn.Module):
         error: Tensor = mse_loss(self.denoiser(noisy, dropped[rows], steps), clean)
         return error
 
-    def guided(self, noisy: Tensor, signal: Tensor, step: int) -> Tensor:
-        """x̂_0 (R, D) at one step, by two calls."""
+    def guided(
+        self, noisy: Tensor, signal: Tensor, step: int, times: Tensor | None = None
+    ) -> Tensor:
+        """x̂_0 (R, D) at one step, by two calls; `times` as in `Denoiser.forward`."""
         steps = torch.full((len(noisy),), step, device=noisy.device)
-        without: Tensor = self.denoiser(noisy, self.denoiser.nothing.expand_as(signal), steps)
-        found: Tensor = self.denoiser(noisy, signal, steps)
+        nothing = self.denoiser.nothing.expand_as(signal)
+        without: Tensor = self.denoiser(noisy, nothing, steps, times)
+        found: Tensor = self.denoiser(noisy, signal, steps, times)
         return found + self.guidance * (found - without)
 
     @torch.no_grad()
@@ -126,11 +143,11 @@ class GuidedDiffusion(nn.Module):
 
         if isinstance(self.denoiser.network, nn.Linear):
             return self._generate_affine(draw, signal, self.denoiser.network)
-        state = draw(0)
+        state, times = draw(0), self.denoiser.times()
         for step in range(self.process.steps, 1, -1):
-            clean = self.guided(state, signal, step)
+            clean = self.guided(state, signal, step, times)
             state = self.process.reverse(state, clean, step, draw(step - 1))
-        return self.guided(state, signal, 1)
+        return self.guided(state, signal, 1, times)
 
     def _generate_affine(
         self, draw: Callable[[int], Tensor], signal: Tensor, network: nn.Linear
@@ -141,7 +158,7 @@ class GuidedDiffusion(nn.Module):
         clean, sigma = process.clean_weight, process.sigma
         keep = process.noisy_weight[:, None, None] * torch.eye(len(nothing), device=signal.device)
         matrices = clean[:, None, None] * of_noisy.T + keep  # (T, D, D)
-        times = self.denoiser.time(self.denoiser.sinusoids)
+        times = self.denoiser.times()
         shifts = clean[:, None] * (times @ of_time.T + network.bias)  # (T, D)
         push = (signal + self.guidance * (signal - nothing)) @ of_signal.T  # (R, D)
         state = draw(0)
