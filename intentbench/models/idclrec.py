@@ -154,7 +154,7 @@ class IDCLRec(IntentRecommender):
         self.detach_items = detach_items
         self.clip = clip
         self.encoder = SequenceEncoder(n_items, window, "bert", width, blocks, heads, dropout)
-        with torch.random.fork_rng():  # SASRec's weights, bit for bit
+        with torch.random.fork_rng(devices=()):  # SASRec's weights, bit for bit
             self.disentangle = Disentangler(
                 width, cca_heads, dropout, cca_self, cca_values,
                 threshold, delta, top_m, importance, fusion,

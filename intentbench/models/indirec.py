@@ -178,7 +178,7 @@ class InDiRec(IntentRecommender):
         self.detach_x0 = detach_x0
         self.clip_norm = clip_norm
         self.encoder = SequenceEncoder(n_items, window, "bert", width, blocks, heads, dropout)
-        with torch.random.fork_rng():  # with both weights 0 this is SASRec, bit for bit
+        with torch.random.fork_rng(devices=()):  # with both weights 0 this is SASRec, bit for bit
             self.diffusion = GuidedDiffusion(
                 width, denoiser, schedule, steps, guidance, signal_dropout
             ).requires_grad_(lambda_diff > 0)
@@ -299,7 +299,7 @@ class InDiRec(IntentRecommender):
         vectors = self.members.kmeans.centroids[nearest]
         if self.diffusion_target == "sequence" or self.second_view != "generated":
             return Intents(vectors, states, nearest)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
             views = self.diffusion.generate(vectors)
         return Intents(vectors, states, nearest, view_assignment=self.members.kmeans.assign(views))
