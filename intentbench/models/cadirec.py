@@ -133,7 +133,7 @@ class CaDiRec(GradientRecommender):
         self.temperature = temperature
         self.encoder = SequenceEncoder(n_items, window, "bert", width, blocks, heads, dropout)
         self.diffusion = GaussianDiffusion(schedule, steps)
-        with torch.random.fork_rng(devices=()):  # the base's weights and draws stay as they are without this
+        with torch.random.fork_rng(devices=()):  # without it, the base draws the same
             self.step_mlp = nn.Sequential(
                 nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
             )
