@@ -39,7 +39,7 @@ _CODE: Mapping[str, Any] = {
     "negatives_exclude": "target",
     "cluster_members": "accumulate",
     "softmax_padding": True,
-    "query_dropout": True,
+    "query": "dropout",
 }
 
 CARD = Card(
@@ -77,7 +77,10 @@ CARD = Card(
         "rows of one cluster are no negatives of each other, as in the paper; the code spares "
         "rows of one next item (negatives_exclude='target')",
         "member lists are rebuilt every epoch; the code never clears them (cluster_members)",
-        "a row's cluster is found with dropout off; the code asks with dropout on (query_dropout)",
+        "a row's cluster is the one that the epoch's k-means gave it (query='fit'). Paper and code "
+        "ask for the centroid nearest to the row's state of the moment (query='state', in the code "
+        "with dropout on): within the first epoch states drift from the centroids, and most rows "
+        "ask for a few clusters of long histories",
         "the softmax runs over the V items; the code adds padding and mask rows (softmax_padding)",
         "k-means has one first fit, by k-means++, and warm starts; the code asks for five restarts",
         "windows are padded on the right and positions counted from the first item, so that a "
@@ -108,7 +111,8 @@ class InDiRec(IntentRecommender):
             negatives of each other.
         cluster_members: "rebuilt" every epoch, or lists that "accumulate" over epochs.
         softmax_padding: the softmax of training has a padding and a mask row too, V + 2 in all.
-        query_dropout: find a row's cluster with the dropout of training.
+        query: a row's cluster is the one that k-means gave it ("fit"), or the one nearest to its
+            "state" of the moment, or to its state under the "dropout" of training.
         clusters: K.
         steps: T of the diffusion.
         guidance: w.
@@ -144,7 +148,7 @@ class InDiRec(IntentRecommender):
         negatives_exclude: Literal["none", "target", "cluster", "both"] = "cluster",
         cluster_members: Literal["rebuilt", "accumulate"] = "rebuilt",
         softmax_padding: bool = False,
-        query_dropout: bool = False,
+        query: Literal["fit", "state", "dropout"] = "fit",
         clusters: int = 32,
         steps: int = 50,
         guidance: float = 2.0,
@@ -170,7 +174,7 @@ class InDiRec(IntentRecommender):
         self.retrieval = retrieval
         self.second_view = second_view
         self.negatives_exclude = negatives_exclude
-        self.query_dropout = query_dropout
+        self.query = query
         self.lambda_diff = lambda_diff
         self.lambda_cl = lambda_cl
         self.temperature = temperature
@@ -238,7 +242,9 @@ class InDiRec(IntentRecommender):
     @torch.no_grad()
     def _clusters(self, batch: SequenceBatch, states: Tensor) -> Tensor:
         """The cluster (B,) of each row."""
-        if self.training and not self.query_dropout:
+        if self.query == "fit":
+            return self.members.labels[self.members.prefixes.numbers(batch.users, batch.key)]
+        if self.query == "state" and self.training:
             self.encoder.eval()
             states = self.encode(batch)
             self.encoder.train()

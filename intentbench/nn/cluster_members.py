@@ -27,17 +27,20 @@ class ClusterMembers(nn.Module):
             the list twice is drawn twice as often.
 
     Attributes:
+        labels: (S,) the cluster of each prefix at the last fit.
         codes: (M,) the sorted list. It is part of the state where it cannot be made anew.
     """
 
     codes: Tensor
+    labels: Tensor
 
     def __init__(self, clusters: int, width: int, others_only: bool, accumulate: bool) -> None:
         super().__init__()
         self.kmeans = KMeans(clusters, width)
         self.others_only = others_only
         self.accumulate = accumulate
-        self.register_buffer("codes", torch.zeros(0, dtype=torch.int64), persistent=False)
+        for name in ("codes", "labels"):
+            self.register_buffer(name, torch.zeros(0, dtype=torch.int64), persistent=False)
         self._prefixes: Prefixes | None = None
 
     def prepare(self, training: TrainingData, window: int) -> None:
@@ -59,6 +62,7 @@ class ClusterMembers(nn.Module):
             encode: (b, w) items -> (b, w, D) states; causal, as in `Prefixes.encode_all`.
         """
         labels = self.kmeans.fit(self.prefixes.encode_all(encode))
+        self.labels = labels
         codes = labels * len(labels) + torch.arange(len(labels), device=labels.device)
         if self.accumulate:
             codes = torch.cat([self.codes, codes])

@@ -187,8 +187,24 @@ def test_a_batch_may_share_the_cluster_of_one_row() -> None:
     assert len({int(_drawn(model, seed)[0][0]) for seed in range(20)}) > 1
 
 
+def test_a_row_keeps_the_cluster_of_the_fit_while_its_state_moves() -> None:
+    model, batch = build(), first_batch()
+    own = model.members.prefixes.numbers(batch.users, batch.key)
+    first = model._clusters(batch, model.encode(batch))
+    assert first.equal(model.members.labels[own])
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert model._clusters(batch, model.encode(batch)).equal(first)
+    model.query = "state"
+    moved = model._clusters(batch, model.encode(batch))
+    states = encode_last(batch, model.encoder.eval().last_state)
+    assert moved.equal(model.members.kmeans.assign(states)), "the query has no dropout"
+    assert not moved.equal(first)
+
+
 def test_a_query_with_dropout_uses_the_state_that_is_trained() -> None:
-    model, batch = build(query_dropout=True, dropout=0.5), first_batch()
+    model, batch = build(query="dropout", dropout=0.5), first_batch()
     states = model.encode(batch)
     assert model._clusters(batch, states).equal(model.members.kmeans.assign(states))
     assert model.encoder.training

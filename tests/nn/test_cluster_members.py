@@ -78,6 +78,7 @@ def test_lists_partition_the_prefixes_and_hold_the_nearest_centroid() -> None:
         assert numbers.sort().values.tolist() == list(range(len(LABELS)))
         states = built.prefixes.encode_all(encode)
         assert clusters.equal(built.kmeans.assign(states)[numbers])
+        assert built.labels[numbers].equal(clusters)
 
 
 def test_accumulated_lists_grow_and_travel_with_the_state() -> None:
