@@ -137,19 +137,15 @@ def inspect_intents(
     Raises:
         RequestError: there is no such trial, or its method models no intents.
     """
-    import numpy as np
-
     from intentbench.reports.intent_pictures import Projection, draw_intents
     from intentbench.results.store import CHECKPOINT
     from intentbench.runner.inspection import intent_frame, measure_intents, write_projector
-    from intentbench.runner.intents import check_intents, collect_intents
+    from intentbench.runner.intents import check_intents, collect_intents, spread_users
     from intentbench.runner.recommend import load_trained
 
     model, data = load_trained(run / CHECKPOINT, data_root)
     method = check_intents(model, str(run))
-    chosen = np.arange(data.n_users)
-    if users is not None:
-        chosen = np.unique(np.linspace(0, data.n_users - 1, users).astype(np.int64))
+    chosen = spread_users(data.n_users, users)
     table = collect_intents(method, data.dataset, data.window, chosen)
     numbers = measure_intents(table, method, data)
     out.parent.mkdir(parents=True, exist_ok=True)

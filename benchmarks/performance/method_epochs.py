@@ -21,10 +21,12 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from datamodules.sequence import SequenceDataModule
+from datamodules.prepare import prepare
+from datamodules.prepared import load_prepared
 from intentbench.models.base import GradientRecommender
-from intentbench.runner.arguments import construct
-from intentbench.spec import Entrant, load_spec
+from intentbench.runner.grid import build_trial
+from intentbench.runner.trial import build_data, build_model
+from intentbench.spec import BenchmarkSpec, Entrant, load_spec
 
 FIRST = 10
 """Steps after which the rest of an epoch is estimated; those of the first epoch warm up."""
@@ -58,14 +60,12 @@ class Clock(pl.Callback):
         return self.before + rate * steps
 
 
-def measure(entrant: Entrant, dataset: str, limit: float) -> dict[str, float]:
-    """One epoch of a row on a dataset, in this process."""
-    data = SequenceDataModule(dataset, **entrant.data)
-    given = {"n_items": data.n_items, "n_users": data.n_users, "window": data.window}
-    arguments = {**given, **entrant.arguments_on(dataset)}
-    if "window" not in entrant.cls.__init__.__annotations__:
-        del arguments["window"]
-    model = construct(entrant.cls, arguments)
+def measure(spec: BenchmarkSpec, entrant: Entrant, limit: float) -> dict[str, float]:
+    """One epoch of a row on the dataset that was picked, in this process."""
+    entry = spec.datasets[0]
+    dataset = load_prepared(prepare(entry))
+    config = build_trial(spec, entrant, entry, dataset, 0).config()
+    data, model = build_data(config, dataset), build_model(config)
     clock = Clock(limit)
     trainer = pl.Trainer(
         max_epochs=1,
@@ -107,7 +107,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
         warnings.simplefilter("ignore")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        print(json.dumps(measure(entrants[0], options.dataset, options.limit)))
+        print(json.dumps(measure(spec, entrants[0], options.limit)))
         return
     print(
         "| row | s an epoch | of it before the first step | steps | peak memory, MiB | parameters |"

@@ -14,7 +14,6 @@ the second pass of the row for it:
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from datamodules.rows import Layout
@@ -156,6 +155,5 @@ class DuoRec(GradientRecommender):
         """Last states h_s (B, D) of rows that share each row's target."""
         if self.prefixes is None:
             raise RuntimeError("DuoRec.prepare must see the training events before the loss")
-        own = self.prefixes.numbers(batch.users, batch.key)
-        partners = self.prefixes.same_target(own, torch.rand(len(own), device=own.device))
+        partners = self.prefixes.partners(batch.users, batch.key)
         return self.prefixes.encode(partners, self.encoder.last_state)

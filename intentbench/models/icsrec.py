@@ -16,7 +16,6 @@ M-step: gradient steps on L with the clusters fixed.
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -161,8 +160,7 @@ class ICSRec(IntentRecommender):
     def _partners(self, batch: SequenceBatch) -> Tensor:
         """Last states h' (B, D) of rows x' that share each row's target."""
         prefixes = self._indexed()
-        own = prefixes.numbers(batch.users, batch.key)
-        partners = prefixes.same_target(own, torch.rand(len(own), device=own.device))
+        partners = prefixes.partners(batch.users, batch.key)
         return prefixes.encode(partners, self.encoder.last_state)
 
     def _pull(self, states: Tensor) -> Tensor:

@@ -267,8 +267,7 @@ class IDCLRec(IntentRecommender):
             return first, encode_last(batch, encode)
         if self.prefixes is None:
             raise RuntimeError("IDCLRec.prepare must see the training events before the loss")
-        own = self.prefixes.numbers(batch.users, batch.key)
-        partners = self.prefixes.same_target(own, torch.rand(len(own), device=own.device))
+        partners = self.prefixes.partners(batch.users, batch.key)
         # a row that is its own partner counts too; on views of one user, overlap solves L_CL1
         terms["same_user"] = (self.prefixes.users[partners] == batch.users).float().mean()
         return first, self.prefixes.encode(partners, encode)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from datamodules.loader import Gatherer
 from datamodules.rows import Groups, cut_groups, training_rows
-from datamodules.types import PAD, TrainingData
+from datamodules.types import PAD, SequenceBatch, TrainingData
 from intentbench.nn.grouping import encode_groups
 
 PASS_ROWS = 512
@@ -94,6 +94,10 @@ class Prefixes(nn.Module):
         found = self.by_target[begin + drawn]
         return torch.where(found == prefixes, self.by_target[begin + count - 1], found)
 
+    def partners(self, users: Tensor, key: Tensor) -> Tensor:
+        """`same_target` of rows named as in `numbers`, drawn from the global generator, (B,)."""
+        return self.same_target(self.numbers(users, key), torch.rand(len(users), device=key.device))
+
     def windows(self, prefixes: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs (B, W) of prefixes (B,), `PAD` on the right, and their lengths (B,)."""
         lengths = self.last[prefixes] + 1 - self.starts[prefixes]
@@ -135,10 +139,14 @@ class Prefixes(nn.Module):
             found = encode_groups(batch, encode)[batch.select]
             if states is None:
                 states = found.new_zeros(len(self), found.shape[1])
-            ends = torch.bincount(batch.rows, minlength=len(batch.users)).cumsum(0)
-            before_last = ends[batch.rows] - 1 - torch.arange(len(found), device=found.device)
-            key = batch.key[batch.rows] - before_last
-            states[self.numbers(batch.users[batch.rows], key)] = found
+            states[self.numbers(batch.users[batch.rows], target_keys(batch))] = found
         if states is None:
             raise ValueError("there is no prefix: no user has two training events")
         return states
+
+
+def target_keys(batch: SequenceBatch) -> Tensor:
+    """Position of each real target of a batch among its user's events, (T,)."""
+    ends = torch.bincount(batch.rows, minlength=len(batch.users)).cumsum(0)
+    before_last = ends[batch.rows] - 1 - torch.arange(len(batch.rows), device=ends.device)
+    return batch.key[batch.rows] - before_last

@@ -16,6 +16,7 @@ from datamodules.rows import training_rows
 from datamodules.types import SequenceBatch
 from intentbench.models.intent import IntentRecommender
 from intentbench.nn.kmeans import KMeans
+from intentbench.nn.prefixes import target_keys
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -80,6 +81,13 @@ class IntentTable:
         return found.astype(np.int64)
 
 
+def spread_users(n_users: int, count: int | None) -> Ints:
+    """At most `count` rows of users, spread evenly over all; all of them when None."""
+    if count is None:
+        return np.arange(n_users)
+    return np.unique(np.linspace(0, n_users - 1, count).astype(np.int64))
+
+
 def position_batches(
     dataset: PreparedDataset, window: int, users: Ints, pad_to_window: bool = False
 ) -> Iterator[SequenceBatch]:
@@ -112,12 +120,10 @@ def collect_intents(
     parts: list[dict[str, Tensor | None]] = []
     for batch in position_batches(dataset, window, users, model.CARD.fixed_window):
         found = model.intents(batch.to(model.device))
-        ends = torch.bincount(batch.rows, minlength=len(batch.users)).cumsum(0)
-        before_last = ends[batch.rows] - 1 - torch.arange(len(batch.rows))
         parts.append(
             {
                 "user": batch.users[batch.rows],
-                "position": batch.key[batch.rows] - before_last,
+                "position": target_keys(batch),
                 "item": batch.labels,
                 "vectors": found.vectors,
                 "states": found.states,

@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from datamodules.sequence import SequenceDataModule
 from intentbench.metrics.geometry import effective_rank, length_ratio, mean_pairwise_cosine
 from intentbench.models.intent import IntentRecommender
-from intentbench.runner.intents import IntentTable, collect_intents
+from intentbench.runner.intents import IntentTable, collect_intents, spread_users
 
 USERS = 256
 """Users whose last positions are looked at after each validation."""
@@ -143,7 +143,7 @@ class SignWatch(Callback):
 
 
 def _sampled(model: IntentRecommender, data: SequenceDataModule) -> IntentTable:
-    users = np.unique(np.linspace(0, data.n_users - 1, USERS).astype(np.int64))
+    users = spread_users(data.n_users, USERS)
     mode = model.training
     table = collect_intents(model.eval(), data.dataset, data.window, users)
     model.train(mode)
