@@ -24,8 +24,8 @@ from datamodules.augment import crop, mask, reorder
 from datamodules.types import SequenceBatch
 from intentbench.models.card import Card, Published
 from intentbench.models.sasrec import SASRec
-from intentbench.nn.grouping import encode_last
 from intentbench.nn.info_nce import info_nce
+from intentbench.nn.together import encode_together
 
 KINDS = 3
 """Crop, mask, reorder."""
@@ -148,8 +148,7 @@ class CL4SRec(SASRec):
         recommendation = super().loss(batch)["total"]
         if not self.contrast_weight:
             return {"total": recommendation}
-        first, second = (self._pooled(view) for view in self.views(batch))
-        contrast = info_nce(first, second, self.temperature)
+        contrast = info_nce(*self._pooled(self.views(batch)), self.temperature)
         total = recommendation + self.contrast_weight * contrast
         return {"total": total, "recommendation": recommendation, "contrast": contrast}
 
@@ -182,10 +181,15 @@ class CL4SRec(SASRec):
         edited, shorter = (torch.stack(parts)[kind, row] for parts in zip(*edits, strict=True))
         return replace(batch, items=edited, lengths=shorter)
 
-    def _pooled(self, view: SequenceBatch) -> Tensor:
-        """What is contrasted of each row: (B, D), or (B, L D) with pool "flatten"."""
-        if self.pool == "last":
-            return encode_last(view, self._last_state)
+    def _pooled(self, views: tuple[SequenceBatch, SequenceBatch]) -> tuple[Tensor, Tensor]:
+        """What is contrasted of each row of two views: (B, D), or (B, L D) with pool "flatten"."""
+        if self.pool == "flatten":
+            return self._flattened(views[0]), self._flattened(views[1])
+        first, second = encode_together([(v.items, v.lengths) for v in views], self._last_state)
+        return first, second
+
+    def _flattened(self, view: SequenceBatch) -> Tensor:
+        """All states of each row, (B, L D), from the last one backwards."""
         parts = []
         width, depth = view.items.shape[1], self.item_table().shape[1]
         for start, stop, narrow in view.groups:

@@ -24,6 +24,7 @@ from intentbench.nn.cross_entropy import chunked_cross_entropy
 from intentbench.nn.grouping import encode_last
 from intentbench.nn.info_nce import info_nce
 from intentbench.nn.prefixes import Prefixes
+from intentbench.nn.together import Rows, encode_together
 from intentbench.nn.transformer import SequenceEncoder
 
 _PAPER = "DuoRec paper as quoted in the uSASRec README (history left in the ranking)"
@@ -132,18 +133,25 @@ class DuoRec(GradientRecommender):
 
     def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """Cross-entropy of the next item, and the contrasts."""
-        first = self.encode(batch)
-        total = chunked_cross_entropy(first, self.item_table(), batch.labels)
-        terms = {"recommendation": total}
-        second = first
+        rows = (batch.items, batch.lengths)
+        sets = {"first": rows}
         if self.dropout_weight or (self.target_weight and self.anchor == "second"):
-            second = self.encode(batch)
+            sets["second"] = rows
+        if self.target_weight:
+            sets["partner"] = self._partners(batch)
+        if len(sets) == 1:
+            total = chunked_cross_entropy(self.encode(batch), self.item_table(), batch.labels)
+            return {"recommendation": total, "total": total}
+        found = encode_together([*sets.values()], self.encoder.last_state)
+        states = dict(zip(sets, found, strict=True))
+        total = chunked_cross_entropy(states["first"], self.item_table(), batch.labels)
+        terms = {"recommendation": total}
         if self.dropout_weight:
-            terms["dropout"] = self._contrast(first, second, batch.labels)
+            terms["dropout"] = self._contrast(states["first"], states["second"], batch.labels)
             total = total + self.dropout_weight * terms["dropout"]
         if self.target_weight:
-            anchor = first if self.anchor == "first" else second
-            terms["target"] = self._contrast(anchor, self._partners(batch), batch.labels)
+            anchor = states[self.anchor]
+            terms["target"] = self._contrast(anchor, states["partner"], batch.labels)
             total = total + self.target_weight * terms["target"]
         return terms | {"total": total}
 
@@ -151,9 +159,8 @@ class DuoRec(GradientRecommender):
         spared = labels if self.mask_false_negatives else None
         return info_nce(first, second, self.temperature, spared)
 
-    def _partners(self, batch: SequenceBatch) -> Tensor:
-        """Last states h_s (B, D) of rows that share each row's target."""
+    def _partners(self, batch: SequenceBatch) -> Rows:
+        """Rows that share each row's target."""
         if self.prefixes is None:
             raise RuntimeError("DuoRec.prepare must see the training events before the loss")
-        partners = self.prefixes.partners(batch.users, batch.key)
-        return self.prefixes.encode(partners, self.encoder.last_state)
+        return self.prefixes.windows(self.prefixes.partners(batch.users, batch.key))

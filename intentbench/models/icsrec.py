@@ -28,6 +28,7 @@ from intentbench.nn.grouping import encode_groups, encode_last
 from intentbench.nn.info_nce import info_nce
 from intentbench.nn.kmeans import KMeans
 from intentbench.nn.prefixes import Prefixes
+from intentbench.nn.together import Rows, encode_together
 from intentbench.nn.transformer import SequenceEncoder
 
 _README = "ICSRec repository, README (authors' checkpoints)"
@@ -138,11 +139,15 @@ class ICSRec(IntentRecommender):
 
     def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """Cross-entropy of the next item, and the two contrasts."""
-        total = chunked_cross_entropy(self.encode(batch), self.item_table(), batch.labels)
+        if not (self.contrast_weight or self.intent_weight):
+            total = chunked_cross_entropy(self.encode(batch), self.item_table(), batch.labels)
+            return {"recommendation": total, "total": total}
+        rows = (batch.items, batch.lengths)
+        # as in the reference code, the contrasts see a pass of the row with its own dropout
+        sets = (rows, rows, self._partners(batch))
+        states, first, second = encode_together(sets, self.encoder.last_state)
+        total = chunked_cross_entropy(states, self.item_table(), batch.labels)
         terms = {"recommendation": total}
-        if self.contrast_weight or self.intent_weight:
-            # as in the reference code, the contrasts see a pass of the row with its own dropout
-            first, second = self.encode(batch), self._partners(batch)
         if self.contrast_weight:
             terms["contrast"] = self._contrast(first, second, batch.labels)
             total = total + self.contrast_weight * terms["contrast"]
@@ -157,11 +162,10 @@ class ICSRec(IntentRecommender):
         cluster = self.kmeans.assign(states)
         return Intents(self._prototypes()[cluster], states, cluster)
 
-    def _partners(self, batch: SequenceBatch) -> Tensor:
-        """Last states h' (B, D) of rows x' that share each row's target."""
+    def _partners(self, batch: SequenceBatch) -> Rows:
+        """Rows x' that share each row's target."""
         prefixes = self._indexed()
-        partners = prefixes.partners(batch.users, batch.key)
-        return prefixes.encode(partners, self.encoder.last_state)
+        return prefixes.windows(prefixes.partners(batch.users, batch.key))
 
     def _pull(self, states: Tensor) -> Tensor:
         """Contrast states (B, D) with the prototype of their nearest cluster."""

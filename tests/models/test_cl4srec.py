@@ -74,7 +74,7 @@ def test_swapping_the_views_leaves_the_loss_unchanged(pool: str) -> None:
     torch.manual_seed(3)
     contrast = model.loss(batch)["contrast"]
     torch.manual_seed(3)
-    first, second = (model._pooled(view) for view in model.views(batch))
+    first, second = model._pooled(model.views(batch))
     assert info_nce(first, second).equal(contrast)
     torch.testing.assert_close(info_nce(second, first), contrast)
 
@@ -160,8 +160,8 @@ def test_trimming_changes_no_draw_and_no_loss(pool: str, layout: Any) -> None:
 def test_flattened_states_are_lined_up_at_the_last_item() -> None:
     model = _model(pool="flatten", layout="all").eval()
     batch = _batch("all")
-    view, _ = model.views(batch)
-    found = model._pooled(view).reshape(len(view.users), -1, 8)
+    view, _ = views = model.views(batch)
+    found = model._pooled(views)[0].reshape(len(view.users), -1, 8)
     assert found.shape[:2] == batch.items.shape
     for row, length in enumerate(view.lengths.tolist()):
         states = model.encoder.attend(model._vectors(view.items[row : row + 1, :length]))[0]

@@ -14,6 +14,7 @@ from intentbench.models.base import GradientRecommender
 from intentbench.models.duorec import DuoRec
 from intentbench.models.sasrec import SASRec
 from intentbench.nn.info_nce import info_nce
+from intentbench.nn.together import encode_together
 
 V, WINDOW = 9, 4
 SEQUENCES = [
@@ -85,22 +86,28 @@ def test_with_a_target_of_its_own_a_row_is_its_own_partner() -> None:
     data = _data(unique, batch_size=6)
     model = _model(data.training(), dropout=0.0)
     batch = next(iter(data.train_dataloader()))
-    torch.testing.assert_close(model._partners(batch), model.encode(batch), atol=1e-6, rtol=0)
-    noisy = _model(data.training(), dropout=0.5)
-    assert not torch.allclose(noisy._partners(batch), noisy.encode(batch))  # a pass of its own
+    items, lengths = model._partners(batch)
+    assert lengths.equal(batch.lengths)
+    assert items.equal(batch.items)
+    contrast = model.loss(batch)["target"]
+    state = model.encode(batch)
+    torch.testing.assert_close(contrast, info_nce(state, state), atol=1e-6, rtol=0)
+    noisy = _model(data.training(), dropout=0.5).loss(batch)["target"]
+    assert not torch.isclose(contrast, noisy)  # a pass of its own
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("arguments", [{}, PAPER])
 def test_loss_equals_its_equation(arguments: dict[str, Any]) -> None:
-    """The passes are repeated in the order in which the loss makes them, dropout on."""
+    """The passes are made again with the same draws, dropout on."""
     model = _model(**arguments)
     batch = next(iter(_data(batch_size=10).train_dataloader()))
     torch.manual_seed(5)
     terms = model.loss(batch)
     torch.manual_seed(5)
-    first, second = model.encode(batch), model.encode(batch)
-    third = model._partners(batch)
+    rows = (batch.items, batch.lengths)
+    sets = [rows, rows, model._partners(batch)]
+    first, second, third = encode_together(sets, model.encoder.last_state)
     expected = terms["recommendation"]
     if arguments:
         expected = expected + 0.1 * _nce(first, second) + 0.1 * _nce(first, third)
