@@ -36,4 +36,4 @@ def encode_together(
     if not lengths.is_cuda:  # a GPU is not asked for lengths
         groups = cut_groups(lengths.numpy())
     states = torch.cat([encode(items[i:j, :w], lengths[i:j]) for i, j, w in groups])
-    return list(states[order.argsort()].split([len(own) for _, own in sets]))
+    return list(torch.split(states[order.argsort()], [len(own) for _, own in sets]))
