@@ -168,6 +168,8 @@ def cost(heading: str, read: Callable[[Row], float], digits: int = 0) -> Produce
 
 ACCURACY: tuple[Producer, ...] = (
     row_name,
+    accuracy("hit_rate@5"),
+    accuracy("ndcg@5"),
     accuracy("hit_rate@10"),
     accuracy("ndcg@10"),
     accuracy("hit_rate@20"),
