@@ -88,6 +88,7 @@ def publish_benchmark(
 def _kept(out: Path, spec: "BenchmarkSpec", fresh: "list[Result]") -> "list[Result]":
     """Published trials that a run of chosen parts did not make anew and does not contradict."""
     from intentbench.reports.archive import is_archive, read_archive
+    from intentbench.reports.cells import noise_settings
     from intentbench.reports.publish import RANKS
 
     chosen = (len(spec.entrants), len(spec.datasets), spec.seeds)
@@ -108,7 +109,10 @@ def _kept(out: Path, spec: "BenchmarkSpec", fresh: "list[Result]") -> "list[Resu
         if same is None:
             return record.label in (*spec.stated.labels, ORACLE)
         parts = ("arguments", "data", "training")
-        return all(getattr(record, part) == getattr(same, part) for part in parts)
+        if any(getattr(record, part) != getattr(same, part) for part in parts):
+            return False
+        failed = "failed" in (record.status, same.status)  # then nothing is known of noise
+        return failed or noise_settings(record) == noise_settings(same)
 
     return [result for result in read_archive(folder)[2] if fits(result[0])]
 
@@ -200,6 +204,7 @@ def _oracles(
                 metrics={name: float(compute_metric(name, rank).mean()) for name in like.metrics},
                 validation={},
                 best_epoch=-1,
+                noise=[],
                 cost=Cost(),
                 code="",
                 card={"title": "Oracle", "deterministic": True, "published": []},

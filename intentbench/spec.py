@@ -1,7 +1,7 @@
 """A benchmark: what is compared, on what, how. Read from YAML, and checked before anything runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,10 @@ import yaml
 
 from datamodules.catalog import DatasetEntry, catalog, find_entry, user_entry
 from datamodules.errors import RequestError
-from datamodules.sequence import SequenceDataModule
-from intentbench.models.base import MONITORED, Recommender
-from intentbench.runner.arguments import resolve_arguments, suggest
-from intentbench.runner.config import Training
-from intentbench.runner.plugin import find_method, load_plugin
-from intentbench.runner.presets import load_settings
+from intentbench.runner.arguments import suggest
+from intentbench.runner.entrants import COMMON, Common, Entrant, read_entrants
+from intentbench.runner.plugin import load_plugin
+from intentbench.runner.values import check_keys, read_mapping, read_name
 
 KEYS = (
     "name",
@@ -22,52 +20,11 @@ KEYS = (
     "datasets",
     "models",
     "seeds",
-    "data",
-    "training",
     "reference",
     "timeout",
+    *COMMON,
 )
 """Keys of a spec."""
-
-FROM_DATASET = {"n_items": 1, "n_users": 1, "window": 1}
-"""Arguments of a method that the data module gives; the values only stand in while checking."""
-
-FROM_TRIAL = {
-    "dataset": "",
-    "data_root": None,
-    "layout": "all",
-    "pad_to_window": False,
-    "seed": 0,
-    "device_resident": True,
-}
-"""Arguments of the data module that follow from the trial and its method."""
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A row of the leaderboard: a method with its arguments.
-
-    Attributes:
-        label: name of the row.
-        method: key of the method.
-        cls: its class.
-        arguments: all its arguments, but for those that come from the dataset.
-        departures: the same for datasets where the method's file says otherwise, by dataset.
-        data: arguments of the data module, but for dataset and seed.
-        training: epochs and early stopping.
-    """
-
-    label: str
-    method: str
-    cls: type[Recommender]
-    arguments: dict[str, Any] = field(hash=False)
-    data: dict[str, Any] = field(hash=False)
-    training: Training
-    departures: dict[str, dict[str, Any]] = field(default_factory=dict, hash=False)
-
-    def arguments_on(self, dataset: str) -> dict[str, Any]:
-        """Its arguments on a dataset."""
-        return self.departures.get(dataset, self.arguments)
 
 
 @dataclass(frozen=True)
@@ -149,27 +106,26 @@ def load_spec(
     raw = _read(path)
     for override in overrides:
         _override(raw, override)
-    _check_keys(raw, KEYS, str(path))
+    check_keys(raw, KEYS, str(path))
     methods = load_plugin(plugin) if plugin else {}
-    base_data = _mapping(raw.get("data", {}), f"{path}: data")
-    base_training = _mapping(raw.get("training", {}), f"{path}: training")
+    common = Common.read(raw, path)
     entries = _entries(raw.get("datasets"), str(path))
-    rows = _mapping(raw.get("models"), f"{path}: models", empty=False)
-    entrants = tuple(
-        _entrant(str(label), given, base_data, base_training, methods, path)
-        for label, given in rows.items()
-    )
+    rows = read_mapping(raw.get("models"), f"{path}: models", empty=False)
+    entrants = read_entrants(rows, common, methods, path)
     labels = [entrant.label for entrant in entrants]
     reference = raw.get("reference", "")
     if reference and reference not in labels:
         raise RequestError(
-            f"{path}: reference: unknown row {reference!r}; {_hint(reference, labels)}"
+            f"{path}: reference: unknown row {reference!r}; {suggest(str(reference), labels)}"
         )
     kept = _selection("--models", models, labels)
-    kept_data = _selection("--datasets", datasets, [entry.name for entry in entries])
+    kept |= {row.pretrained.label for row in entrants if row.label in kept and row.pretrained}
+    names = [entry.name for entry in entries]
+    _selection(f"{path}: per_dataset", [*common.per_dataset], names)
+    kept_data = _selection("--datasets", datasets, names)
     stated_seeds = _seeds(raw.get("seeds", BenchmarkSpec.seeds), None, str(path))
     return BenchmarkSpec(
-        name=_name(raw.get("name", path.stem), f"{path}: name"),
+        name=read_name(raw.get("name", path.stem), f"{path}: name"),
         title=str(raw.get("title", raw.get("name", path.stem))),
         datasets=tuple(entry for entry in entries if entry.name in kept_data),
         entrants=tuple(entrant for entrant in entrants if entrant.label in kept),
@@ -177,9 +133,7 @@ def load_spec(
         reference=reference if reference in kept else "",
         timeout=_timeout(raw.get("timeout"), f"{path}: timeout"),
         plugin=str(plugin.resolve()) if plugin else "",
-        stated=Stated(
-            tuple(labels), tuple(entry.name for entry in entries), stated_seeds, reference
-        ),
+        stated=Stated(tuple(labels), tuple(names), stated_seeds, reference),
     )
 
 
@@ -194,7 +148,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise RequestError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise RequestError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
-    return _mapping(raw, str(path), empty=False)
+    return read_mapping(raw, str(path), empty=False)
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -207,7 +161,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     for parent in parents:
         if block.get(parent) is None:
             block[parent] = {}
-        block = _mapping(block[parent], f"--set {key}: {parent}")
+        block = read_mapping(block[parent], f"--set {key}: {parent}")
     try:
         block[last] = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -225,12 +179,14 @@ def _entries(given: Any, where: str) -> tuple[DatasetEntry, ...]:
     for item in given:
         if isinstance(item, str):
             if item not in catalog():
-                raise RequestError(f"{where}: unknown dataset {item!r}; {_hint(item, catalog())}")
+                raise RequestError(
+                    f"{where}: unknown dataset {item!r}; {suggest(str(item), catalog())}"
+                )
             entries.append(find_entry(item))
         elif isinstance(item, Mapping):
             for name, described in item.items():
-                described = _mapping(described, f"{where}.{name}")
-                entries.append(_own_entry(_name(name, where), described, f"{where}.{name}"))
+                described = read_mapping(described, f"{where}.{name}")
+                entries.append(_own_entry(read_name(name, where), described, f"{where}.{name}"))
         else:
             raise RequestError(f"{where}: expected a name, found {item!r}")
     names = [entry.name for entry in entries]
@@ -244,61 +200,6 @@ def _own_entry(name: str, described: Mapping[str, Any], where: str) -> DatasetEn
         return user_entry(name, described)
     except RequestError as error:
         raise RequestError(f"{where}: {error}") from None
-
-
-def _entrant(
-    label: str,
-    given: Any,
-    base_data: Mapping[str, Any],
-    base_training: Mapping[str, Any],
-    methods: Mapping[str, type[Recommender]],
-    path: Path,
-) -> Entrant:
-    where = f"{path}: models.{label}"
-    arguments = _mapping({} if given is None else given, where)
-    method = str(arguments.pop("method", label))
-    data = {**base_data, **_mapping(arguments.pop("data", {}), f"{where}.data")}
-    training = {**base_training, **_mapping(arguments.pop("training", {}), f"{where}.training")}
-    cls = find_method(method, methods, where)
-    file = load_settings(path, method)
-    preset = file.preset(arguments.pop("preset", None), where)
-    resolved = _resolve(cls, {**preset, **arguments}, where)
-    settings = resolve_arguments(SequenceDataModule, data, f"{where}.data", FROM_TRIAL)
-    settings["layout"] = resolved.get("layout", cls.layout)
-    settings["pad_to_window"] = cls.CARD.fixed_window
-    return Entrant(
-        label=_name(label, where),
-        method=method,
-        cls=cls,
-        arguments=resolved,
-        data={
-            name: value
-            for name, value in settings.items()
-            if name not in ("dataset", "data_root", "seed", "device_resident")
-        },
-        training=_training(training, f"{where}.training"),
-        departures={
-            name: _resolve(cls, {**given, **preset, **arguments}, f"{file.path}: datasets.{name}")
-            for name, given in file.datasets.items()
-        },
-    )
-
-
-def _resolve(cls: type[Recommender], given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """All arguments, but for those that come from the dataset."""
-    resolved = resolve_arguments(cls, given, where, FROM_DATASET)
-    return {name: value for name, value in resolved.items() if name not in FROM_DATASET}
-
-
-def _training(given: Mapping[str, Any], where: str) -> Training:
-    training = Training(**resolve_arguments(Training, given, where))
-    if training.monitor not in MONITORED:
-        hint = _hint(training.monitor, MONITORED)
-        raise RequestError(f"{where}.monitor: unknown metric {training.monitor!r}; {hint}")
-    for name in ("max_epochs", "patience", "validate_every"):
-        if asdict(training)[name] < 1:
-            raise RequestError(f"{where}.{name}: must be at least 1")
-    return training
 
 
 def _seeds(stated: Any, chosen: Sequence[int] | None, where: str) -> tuple[int, ...]:
@@ -320,29 +221,7 @@ def _timeout(given: Any, where: str) -> float | None:
 def _selection(option: str, chosen: Sequence[str] | None, known: Sequence[str]) -> set[str]:
     for name in chosen or ():
         if name not in known:
-            raise RequestError(f"{option}: {name!r} is not in this benchmark; {_hint(name, known)}")
+            raise RequestError(
+                f"{option}: {name!r} is not in this benchmark; {suggest(str(name), known)}"
+            )
     return set(known if chosen is None else chosen)
-
-
-def _name(given: Any, where: str) -> str:
-    """A name that is also a folder's."""
-    name = str(given)
-    if not name or name.startswith(".") or any(sign in name for sign in "/\\:\0"):
-        raise RequestError(f"{where}: {name!r} cannot name a folder; use letters and digits")
-    return name
-
-
-def _mapping(given: Any, where: str, empty: bool = True) -> dict[str, Any]:
-    if not isinstance(given, Mapping) or not (given or empty):
-        raise RequestError(f"{where}: expected keys and values, found {given!r}")
-    return given if isinstance(given, dict) else dict(given)
-
-
-def _check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
-    for key in given:
-        if key not in allowed:
-            raise RequestError(f"{where}: unknown key {key!r}; {_hint(key, allowed)}")
-
-
-def _hint(given: object, allowed: Iterable[str]) -> str:
-    return suggest(str(given), allowed)

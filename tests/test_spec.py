@@ -214,3 +214,42 @@ def test_wrong_settings_are_refused(
     row = {"preset": preset} if preset else {}
     with pytest.raises(RequestError, match=message):
         load(tmp_path, {**GOOD, "models": {"toy": row}})
+
+
+def test_what_holds_for_one_dataset_wins_over_all_and_a_row_over_both(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        """
+        datasets: [synthetic, synthetic-tiny]
+        models:
+          popularity: {}
+          narrow: {method: popularity, data: {window: 3}}
+        data: {window: 20}
+        per_dataset: {synthetic-tiny: {data: {window: 10, mask_history: false}}}
+        """
+    )
+    popularity, narrow = load_spec(path).entrants
+    assert popularity.data_on("synthetic")["window"] == 20
+    assert popularity.data_on("synthetic-tiny")["window"] == 10
+    assert narrow.data_on("synthetic-tiny")["window"] == 3
+    kept = [row.data_on("synthetic-tiny")["mask_history"] for row in (popularity, narrow)]
+    assert kept == [False, False]
+    assert popularity.data_on("synthetic")["mask_history"] is True
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("{beauty: {data: {window: 3}}}", "'beauty' is not in this benchmark"),
+        ("{synthetic: {window: 3}}", "per_dataset.synthetic: unknown key 'window'"),
+        ("{synthetic: {data: {windw: 3}}}", "unknown argument 'windw'"),
+    ],
+)
+def test_what_means_nothing_for_one_dataset_is_refused(
+    tmp_path: Path, block: str, message: str
+) -> None:
+    path = tmp_path / "spec.yaml"
+    text = f"datasets: [synthetic]\nmodels: {{popularity: {{}}}}\nper_dataset: {block}\n"
+    path.write_text(text)
+    with pytest.raises(RequestError, match=message):
+        load_spec(path)

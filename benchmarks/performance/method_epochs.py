@@ -24,9 +24,10 @@ import torch
 from datamodules.prepare import prepare
 from datamodules.prepared import load_prepared
 from intentbench.models.base import GradientRecommender
+from intentbench.runner.entrants import Entrant
 from intentbench.runner.grid import build_trial
 from intentbench.runner.trial import build_data, build_model
-from intentbench.spec import BenchmarkSpec, Entrant, load_spec
+from intentbench.spec import BenchmarkSpec, load_spec
 
 FIRST = 10
 """Steps after which the rest of an epoch is estimated; those of the first epoch warm up."""

@@ -1,8 +1,9 @@
 """What is published beside a page: every rank and record that it was computed from.
 
 Layout of `ranks/<name>/`: `board.json` (the plan), and for each dataset `<dataset>.npz` (user and
-key of each target) and `<dataset>/<label>.npz` (ranks, seeds x targets) with `<label>.json` (its
-records). A rank takes two bytes before compression where the catalogue allows.
+key of each target) and `<dataset>/<label>.npz` (ranks, seeds x targets, and those under noise,
+seeds x settings x targets) with `<label>.json` (its records). A rank takes two bytes before
+compression where the catalogue allows.
 """
 
 import io
@@ -22,7 +23,9 @@ from intentbench.reports.cells import Result, Table
 from intentbench.reports.plan import Plan
 from intentbench.results.record import parse_record
 from intentbench.results.store import (
+    narrow_ranks,
     read_record,
+    save_noise_ranks,
     save_ranks,
     trial_folder,
     write_atomic,
@@ -110,7 +113,9 @@ def restore_trials(folder: Path, runs: Path) -> tuple[int, int]:
             continue
         if ranks is not None:
             place.mkdir(parents=True, exist_ok=True)
-            save_ranks(place, **ranks)
+            save_ranks(place, ranks["user"], ranks["key"], ranks["rank"])
+            if record.noise:
+                save_noise_ranks(place, ranks["noise"])
         write_record(place, record)
         restored += 1
     return restored, present
@@ -124,9 +129,11 @@ def _write_table(folder: Path, table: Table) -> None:
         text = json.dumps(records, indent=1, sort_keys=True) + "\n"
         write_atomic(folder / table.dataset / f"{cell.label}.json", text.encode())
         if cell.records:
-            small = cell.ranks.max() <= np.iinfo(np.uint16).max
-            ranks = _compressed(rank=cell.ranks.astype(np.uint16 if small else np.uint32))
-            write_atomic(folder / table.dataset / f"{cell.label}.npz", ranks)
+            ranks = {"rank": narrow_ranks(cell.ranks)}
+            if cell.noise is not None:
+                ranks["noise"] = narrow_ranks(cell.noise)
+            path = folder / table.dataset / f"{cell.label}.npz"
+            write_atomic(path, _compressed(**ranks))
 
 
 def _read_cell(path: Path) -> list[Result]:
@@ -136,11 +143,15 @@ def _read_cell(path: Path) -> list[Result]:
     if done:
         targets = _load(path.parent.with_name(path.parent.name + ".npz"))
         user, key = targets["user"], targets["key"]
-        ranks = _load(path.with_suffix(".npz"))["rank"]
+        arrays = _load(path.with_suffix(".npz"))
+        ranks = arrays["rank"]
         if ranks.shape != (len(done), len(user)):
             raise ValueError(f"{path.with_suffix('.npz').name}: shape {ranks.shape}")
-        for record, rank in zip(done, ranks, strict=True):
-            results.append((record, {"user": user, "key": key, "rank": rank}))
+        for number, (record, rank) in enumerate(zip(done, ranks, strict=True)):
+            found = {"user": user, "key": key, "rank": rank}
+            if record.noise:
+                found["noise"] = arrays["noise"][number]
+            results.append((record, found))
     return results
 
 

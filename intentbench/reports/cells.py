@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from datamodules.errors import RequestError
 from intentbench.metrics.formulas import compute_metric
 from intentbench.results.record import TrialRecord
-from intentbench.results.store import load_ranks, load_records
+from intentbench.results.store import load_noise_ranks, load_ranks, load_records
 
 METRICS = ("hit_rate@5", "ndcg@5", "hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20", "mrr")
 """Metrics that a leaderboard publishes."""
@@ -33,7 +33,7 @@ _TOLERANCE = 1e-9
 _NOTHING = np.zeros(0, dtype=np.int32)
 
 Ranks = dict[str, NDArray[np.integer]]
-"""Arrays "user", "key" and "rank" of a trial, (T,) each."""
+"""Arrays "user", "key" and "rank" of a trial, (T,) each; "noise" (K, T) where it has entries."""
 
 Result = tuple[TrialRecord, Ranks | None]
 """A trial; None in place of its ranks where it failed."""
@@ -48,12 +48,14 @@ class Cell:
         records: of the trials that are done, by seed.
         failed: of those that failed, by seed.
         ranks: (S, T) of the trials that are done.
+        noise: (S, K, T) their ranks under each noise of their records; None without.
     """
 
     label: str
     records: tuple[TrialRecord, ...]
     failed: tuple[TrialRecord, ...]
     ranks: NDArray[np.integer]
+    noise: NDArray[np.integer] | None = None
 
     @property
     def any_record(self) -> TrialRecord:
@@ -99,16 +101,19 @@ class Table:
         return len(np.unique(self.user))
 
     def values(self, cell: Cell, metric: str) -> NDArray[np.float64]:
-        """A metric by seed and user, (S, U).
+        """A metric by seed and user, (S, U)."""
+        return self.by_user(compute_metric(metric, cell.ranks))
+
+    def by_user(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values of targets (…, T) as values of users (…, U).
 
         Where users have several targets, the unit is still the user: their sum, scaled by U / T,
         so that the mean over users is the mean over targets.
         """
-        values = compute_metric(metric, cell.ranks)
         first = np.flatnonzero(np.diff(self.user, prepend=-1))
         if len(first) == len(self.user):
             return values
-        sums: NDArray[np.float64] = np.add.reduceat(values, first, axis=1)
+        sums: NDArray[np.float64] = np.add.reduceat(values, first, axis=-1)
         return sums * (len(first) / len(self.user))
 
 
@@ -128,9 +133,14 @@ def attach_ranks(trials: Iterable[tuple[Path, TrialRecord]]) -> list[Result]:
         RequestError: ranks are missing or damaged.
     """
     return [
-        (record, load_ranks(folder) if record.status == "done" else None)
+        (record, _load(folder, record) if record.status == "done" else None)
         for folder, record in trials
     ]
+
+
+def _load(folder: Path, record: TrialRecord) -> Ranks:
+    ranks = load_ranks(folder)
+    return {**ranks, "noise": load_noise_ranks(folder)} if record.noise else ranks
 
 
 def build_tables(results: Iterable[Result]) -> tuple[Table, ...]:
@@ -151,6 +161,12 @@ def shared_protocol(record: TrialRecord) -> dict[str, Any]:
     return {name: value for name, value in record.protocol.items() if name not in INPUTS}
 
 
+def noise_settings(record: TrialRecord) -> list[dict[str, Any]]:
+    """What a trial was measured under, without what came out."""
+    names = ("protocol", "kind", "rate", "rounding", "seed")
+    return [{name: entry[name] for name in names} for entry in record.noise]
+
+
 def _table(dataset: str, results: list[Result]) -> Table:
     records = [record for record, _ in results]
     _require_same(dataset, records, "prepared data", lambda r: r.data_fingerprint[:16])
@@ -162,7 +178,7 @@ def _table(dataset: str, results: list[Result]) -> Table:
     cells = []
     for label, found in by_label.items():
         _check_cell(f"{dataset}: {label}", [record for record, _ in found])
-        rows = []
+        rows, noise = [], []
         for record, ranks in found:
             if ranks is None:
                 continue
@@ -171,11 +187,14 @@ def _table(dataset: str, results: list[Result]) -> Table:
             targets = targets or aligned
             if not all(np.array_equal(targets[part], aligned[part]) for part in ("user", "key")):
                 raise RequestError(f"{name} ranks other targets than the trials before it")
-            _check_metrics(record, aligned["rank"], name)
+            _check_metrics(record.metrics, aligned["rank"], name)
             rows.append(aligned["rank"])
+            if record.noise:
+                noise.append(_checked_noise(record, aligned, name))
         done = tuple(record for record, ranks in found if ranks is not None)
         failed = tuple(record for record, ranks in found if ranks is None)
-        cells.append(Cell(label, done, failed, np.stack(rows) if rows else _NOTHING[None, :0]))
+        stacked = np.stack(rows) if rows else _NOTHING[None, :0]
+        cells.append(Cell(label, done, failed, stacked, np.stack(noise) if noise else None))
     first = targets or {"user": _NOTHING, "key": _NOTHING}
     return Table(dataset, first["user"], first["key"], tuple(cells))
 
@@ -189,7 +208,7 @@ def _aligned(ranks: Ranks, name: str) -> Ranks:
     if ((step < 0) | ((step == 0) & (np.diff(key) < 0))).any():
         order = np.lexsort((key, user))
         user, key = user[order], key[order]
-        ranks = {array: values[order] for array, values in ranks.items()}
+        ranks = {array: values[..., order] for array, values in ranks.items()}
     if ((np.diff(user) == 0) & (np.diff(key) == 0)).any():
         raise RequestError(f"{name}: a target is ranked twice; run the trial again")
     return ranks
@@ -198,6 +217,8 @@ def _aligned(ranks: Ranks, name: str) -> Ranks:
 def _check_cell(where: str, records: Sequence[TrialRecord]) -> None:
     for name in ("method", "arguments", "data", "training"):
         _require_same(where, records, name, attrgetter(name))
+    if done := [record for record in records if record.status == "done"]:
+        _require_same(where, done, "noise", lambda record: {"noise": noise_settings(record)})
     seeds = [record.seed for record in records]
     if twice := {seed for seed in seeds if seeds.count(seed) > 1}:
         raise RequestError(f"{where}: seed {min(twice)} is there twice; remove one of the trials")
@@ -230,9 +251,19 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, sort_keys=True))
 
 
-def _check_metrics(record: TrialRecord, rank: NDArray[np.integer], name: str) -> None:
+def _checked_noise(record: TrialRecord, ranks: Ranks, name: str) -> NDArray[np.integer]:
+    """The ranks of a trial under noise, which must give what it recorded."""
+    found = ranks["noise"]
+    if found.shape != (len(record.noise), len(ranks["user"])):
+        raise RequestError(f"{name}: ranks under noise have shape {found.shape}; run it again")
+    for entry, rank in zip(record.noise, found, strict=True):
+        _check_metrics(entry["metrics"], rank, f"{name}, {entry['kind']} {entry['rate']:g}")
+    return found
+
+
+def _check_metrics(metrics: Mapping[str, float], rank: NDArray[np.integer], name: str) -> None:
     for metric in METRICS:
-        recorded = record.metrics.get(metric)
+        recorded = metrics.get(metric)
         if recorded is None:
             continue
         found = float(compute_metric(metric, rank).mean())

@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any
 
 from intentbench.reports.cells import METRICS, shared_protocol
+from intentbench.reports.intent_tables import intent_means
 from intentbench.reports.leaderboard import ALPHA, PRIMARY, Leaderboard, Row, Section
 
 FIELDS = (
@@ -51,6 +52,16 @@ def render_csv(board: Leaderboard) -> str:
                     "published": "" if figure is None else f"{figure['value']:g}",
                 }
                 writer.writerow(line | (_tested(section, row) if metric == PRIMARY else {}))
+            for measure, (value, deviation) in intent_means(row).items():
+                line = {
+                    "dataset": section.table.dataset,
+                    "method": row.label,
+                    "metric": measure,
+                    "mean": f"{value:.6f}",
+                    "std": "" if deviation is None else f"{deviation:.6f}",
+                    "seeds": len(row.records),
+                }
+                writer.writerow(line)
     return buffer.getvalue()
 
 
@@ -98,6 +109,7 @@ def _section(section: Section) -> dict[str, Any]:
         "resolution": asdict(resolution) if resolution else None,
         "rows": [_row(section, row) for row in section.rows],
         "pairs": _pairs(section),
+        **({"noise": [asdict(study) for study in section.noise]} if section.noise else {}),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from intentbench.reports.cells import METRICS, Cell, Result, Table, build_tables
+from intentbench.reports.noise import Study, measure_noise
 from intentbench.reports.plan import Plan
 from intentbench.results.record import TrialRecord
 from intentbench.stats.contrast import Contrast
@@ -74,12 +75,14 @@ class Section:
         rows: ranked ones by falling primary metric, then the ceiling, then those without a result.
         family: the comparison of all ranked rows; None where fewer than two.
         reference: label that differences are taken against; "" where nothing is ranked.
+        noise: what noise costs the ranked rows that were measured under it.
     """
 
     table: Table
     rows: tuple[Row, ...]
     family: Family | None
     reference: str
+    noise: tuple[Study, ...] = ()
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -154,7 +157,10 @@ def _section(table: Table, labels: tuple[str, ...], seeds: tuple[int, ...], plan
     rows.sort(key=lambda row: (_group(row), -row.means.get(PRIMARY, 0.0), row.label))
     best = next((row.label for row in rows if row.ranked), "")
     reference = plan.reference if plan.reference in ranked else best
-    return Section(table, tuple(rows), family, reference)
+    noise = measure_noise(
+        table, [row.cell for row in rows if row.ranked and row.cell], PRIMARY, ALPHA
+    )
+    return Section(table, tuple(rows), family, reference, noise)
 
 
 def _group(row: Row) -> int:

@@ -13,7 +13,14 @@ from intentbench.reports.columns import (
     produce,
     short_name,
 )
+from intentbench.reports.intent_tables import intent_tables
 from intentbench.reports.leaderboard import ALPHA, FULL_SEEDS, PRIMARY, Leaderboard, Section
+from intentbench.reports.noise_tables import (
+    noise_caption,
+    noise_lines,
+    noise_tables,
+    picture_name,
+)
 from intentbench.reports.provenance import (
     data_lines,
     environment_lines,
@@ -37,7 +44,7 @@ def render_markdown(board: Leaderboard) -> str:
             "",
         ]
     for section in board.sections:
-        lines += _section(section, board.plan.reference)
+        lines += _section(section, board)
     for dataset in board.absent:
         lines += [f"## {dataset}", "", "No trial of this dataset has finished.", ""]
     lines += ["## How to read this page", ""]
@@ -46,18 +53,26 @@ def render_markdown(board: Leaderboard) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(section: Section, reference: str) -> list[str]:
+def _section(section: Section, board: Leaderboard) -> list[str]:
     accuracy = [*produce(section, ACCURACY), *_telling(produce(section, PUBLISHED))]
     lines = [f"## {section.table.dataset}", "", *_pipe_table(accuracy), ""]
     ranked = replace(section, rows=tuple(row for row in section.rows if row.ranked))
     if ranked.rows:
         cost = _telling(produce(ranked, COST))
         lines += ["Cost of a trial:", "", *_pipe_table(cost), ""]
+    for intent, columns in intent_tables(section):
+        lines += [f"Prediction of the next {intent}:", "", *_pipe_table(columns), ""]
+    for heading, columns in noise_tables(section):
+        lines += [f"{heading}:", "", *_pipe_table(columns), ""]
+    if section.noise:
+        picture = picture_name(board.name, section.table.dataset)
+        lines += [f"![Loss against rate of noise]({picture})", ""]
     facts = [
-        *gaps(section, reference),
+        *gaps(section, board.plan.reference),
         *stale_lines(section),
         resolution_line(section),
         *published_lines(section),
+        *noise_lines(section),
         *sign_lines(section),
         protocol_line(section),
         *data_lines(section),
@@ -108,6 +123,7 @@ def _caption(board: Leaderboard) -> list[str]:
         "Cost: means over trials, memory the largest. Time a user: median, to score the whole "
         "catalogue, one user alone and 256 together.",
     ]  # fmt: skip
+    lines += noise_caption(board)
     if BORROWED in notes:
         lines.append(
             f"{FLAGS[BORROWED]} one seed on one side: its seed variance is borrowed from the other."

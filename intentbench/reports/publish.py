@@ -12,6 +12,7 @@ from intentbench.reports.cells import Result, build_tables, read_results
 from intentbench.reports.exports import render_csv, render_json
 from intentbench.reports.leaderboard import build_leaderboard
 from intentbench.reports.markdown import render_markdown
+from intentbench.reports.noise_tables import draw_noise, picture_name
 from intentbench.reports.plan import Plan
 from intentbench.results.store import write_atomic
 
@@ -24,7 +25,8 @@ def publish(runs: Path, name: str, out: Path, plan: Plan | None = None) -> list[
 
     Args:
         runs: root of runs, or a folder in it.
-        name: of the leaderboard; its files are `<out>/<name>.md`, `.csv`, `.json` and
+        name: of the leaderboard; its files are `<out>/<name>.md`, `.csv`, `.json`,
+            `<name>.<dataset>.noise.svg` where rows were measured under noise, and
             `<out>/ranks/<name>/`.
         out: folder of all leaderboards.
         plan: what the benchmark asked for; None takes everything from the trials.
@@ -66,10 +68,13 @@ def render(folder: Path, out: Path) -> list[Path]:
     name, plan, results = read_archive(folder)
     board = build_leaderboard(name, plan, results)
     pages = {
-        out / f"{name}.md": render_markdown(board),
-        out / f"{name}.csv": render_csv(board),
-        out / f"{name}.json": render_json(board),
+        out / f"{name}.md": render_markdown(board).encode(),
+        out / f"{name}.csv": render_csv(board).encode(),
+        out / f"{name}.json": render_json(board).encode(),
     }
-    for path, text in pages.items():
-        write_atomic(path, text.encode())
+    for section in board.sections:
+        if section.noise:
+            pages[out / picture_name(name, section.table.dataset)] = draw_noise(section)
+    for path, content in pages.items():
+        write_atomic(path, content)
     return list(pages)

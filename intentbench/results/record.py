@@ -14,7 +14,7 @@ class Cost:
 
     Attributes:
         parameters: trainable parameters.
-        seconds: wall time of the whole trial.
+        seconds: wall time of the whole trial, and of the trial that it started from.
         seconds_per_epoch: mean wall time of a training epoch, validation left out; 0 without one.
         epochs: training epochs run.
         latency_1: median milliseconds to score one user alone.
@@ -60,7 +60,12 @@ class TrialRecord:
         statistics: of the dataset (users, items, interactions, …).
         signs: what went wrong in training that no metric shows, a line each; see
             `intentbench.runner.signs`.
+        intents: how well labels of the next event are predicted, "intent/measure" to test mean;
+            empty for methods that predict none. See `intentbench.metrics.intent_prediction`.
         protocol: split, masking, targets and the like, as printed under a table.
+        noise: what the trained method came to under noise, an entry a setting: protocol ("test",
+            or "training" where another model was trained with noise), kind, rate, rounding, seed,
+            the share of inputs that were touched, and metrics. Ranks lie in `noise.npz`.
         finished: UTC time, ISO 8601.
         schema: version of this record.
     """
@@ -87,12 +92,18 @@ class TrialRecord:
     statistics: dict[str, float] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     signs: list[str] = field(default_factory=list)
+    noise: list[dict[str, Any]] = field(default_factory=list)
+    intents: dict[str, float] = field(default_factory=dict)
     finished: str = ""
     schema: int = SCHEMA
 
     def to_json(self) -> str:
-        """The record as indented JSON."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True)
+        """The record as indented JSON, without what only some methods or trials have."""
+        content = asdict(self)
+        for name in ("noise", "intents"):
+            if not content[name]:  # older records did not have it
+                del content[name]
+        return json.dumps(content, indent=1, sort_keys=True)
 
 
 def parse_record(text: str) -> TrialRecord:

@@ -1,8 +1,9 @@
 """Where trials lie on disk, and how they get there without ever being half there.
 
 Layout: `<root>/<dataset>/<label>/<trial>/` with `config.yaml` (written first), TensorBoard events,
-`best.ckpt`, `log.txt`, `ranks.npz` and `result.json`, which is written last: a folder without it
-holds a trial that is running or was cut short.
+`best.ckpt`, `log.txt`, `ranks.npz`, `noise.npz` where the trial ranks under noise too, and
+`result.json`, which is written last: a folder without it holds a trial that is running or was cut
+short.
 """
 
 import io
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from datamodules.errors import RequestError
 from intentbench.results.record import TrialRecord, parse_record
 
-CONFIG, RESULT, RANKS, CHECKPOINT, LOG = (
+CONFIG, RESULT, RANKS, NOISE_RANKS, CHECKPOINT, LOG = (
     "config.yaml",
     "result.json",
     "ranks.npz",
+    "noise.npz",
     "best.ckpt",
     "log.txt",
 )
@@ -131,14 +133,39 @@ def save_ranks(
     """
     if not len(user) == len(key) == len(rank):
         raise ValueError(f"{len(user)} users, {len(key)} keys and {len(rank)} ranks do not match")
-    if len(rank) and rank.min() < 1:
-        raise ValueError(f"a rank is at least 1, found {rank.min()}")
-    narrow = np.uint16 if not len(rank) or rank.max() <= np.iinfo(np.uint16).max else np.uint32
     buffer = io.BytesIO()
     np.savez_compressed(
-        buffer, user=user.astype(np.int32), key=key.astype(np.int32), rank=rank.astype(narrow)
+        buffer, user=user.astype(np.int32), key=key.astype(np.int32), rank=narrow_ranks(rank)
     )
     write_atomic(folder / RANKS, buffer.getvalue())
+
+
+def save_noise_ranks(folder: Path, rank: NDArray[np.integer]) -> None:
+    """Write the ranks of a trial under noise, compressed.
+
+    Args:
+        folder: of the trial.
+        rank: (K, T) for each entry of the record's `noise`, targets in the order of the trial's
+            ranks.
+
+    Raises:
+        ValueError: a rank is below 1.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, rank=narrow_ranks(rank))
+    write_atomic(folder / NOISE_RANKS, buffer.getvalue())
+
+
+def narrow_ranks(rank: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Ranks in two bytes where they fit, else in four.
+
+    Raises:
+        ValueError: a rank is below 1.
+    """
+    if rank.size and rank.min() < 1:
+        raise ValueError(f"a rank is at least 1, found {rank.min()}")
+    small = not rank.size or rank.max() <= np.iinfo(np.uint16).max
+    return rank.astype(np.uint16 if small else np.uint32)
 
 
 def load_ranks(folder: Path) -> dict[str, NDArray[np.integer]]:
@@ -147,10 +174,22 @@ def load_ranks(folder: Path) -> dict[str, NDArray[np.integer]]:
     Raises:
         RequestError: the file is missing or damaged.
     """
-    path = folder / RANKS
+    return _load(folder / RANKS, ("user", "key", "rank"))
+
+
+def load_noise_ranks(folder: Path) -> NDArray[np.integer]:
+    """The ranks of a trial under noise, (K, T); see `save_noise_ranks`.
+
+    Raises:
+        RequestError: the file is missing or damaged.
+    """
+    return _load(folder / NOISE_RANKS, ("rank",))["rank"]
+
+
+def _load(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.integer]]:
     try:
         # Opened here: NumPy leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in ("user", "key", "rank")}
+            return {name: arrays[name] for name in names}
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise RequestError(f"{path}: no readable ranks ({error}); run the trial again") from None

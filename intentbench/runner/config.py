@@ -87,6 +87,10 @@ class Trial:
         benchmark: name of the spec.
         code: fingerprint of the method's code; see `intentbench.results.fingerprint`.
         plugin: file that defines the method, "" where it is installed.
+        pretrained: "label/trial" of the trial on the same dataset whose checkpoint the method
+            starts from, "" where it starts from nothing.
+        noise: arguments of the `intentbench.runner.noise.NoisePlan` that the trained method is
+            measured under; {} for none.
     """
 
     dataset: str
@@ -102,6 +106,8 @@ class Trial:
     benchmark: str = ""
     code: str = ""
     plugin: str = ""
+    pretrained: str = ""
+    noise: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def name(self) -> str:
@@ -114,6 +120,10 @@ class Trial:
             "training": asdict(self.training),
             "seed": self.seed,
         }
+        if self.pretrained:  # left out where there is none: names of other trials stay
+            parts["pretrained"] = self.pretrained.rpartition("/")[2]
+        if self.noise:
+            parts["noise"] = self.noise
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def folder(self, root: Path) -> Path:

@@ -58,6 +58,7 @@ class Job:
         blank: its record should it fail.
         replaces: `finished` of the record that this run replaces, "" where there is none; any
             other record was made meanwhile by another runner, and stands.
+        after: folder of a trial that must have ended before; None for none.
     """
 
     trial: Trial
@@ -65,6 +66,7 @@ class Job:
     prepared: Path
     blank: TrialRecord = field(hash=False)
     replaces: str = ""
+    after: Path | None = None
 
     def failed(self, reason: str) -> TrialRecord:
         """The record of a failure."""
@@ -130,7 +132,7 @@ def run_local(
     memory, a crash in native code) is tried once more first.
 
     Args:
-        jobs: what to run, in this order.
+        jobs: what to run, in this order, but for those that wait for another.
         slots: places to run in.
         timeout: seconds a trial, None for no limit.
         progress: told what starts and finishes.
@@ -144,8 +146,11 @@ def run_local(
     pool = ProcessPool(max_workers=len(slots), max_tasks=1, context=start_forkserver())
     try:
         while waiting or running or elsewhere:
-            while waiting and free:
-                job, slot = waiting.popleft(), free.pop()
+            busy = {job.folder for job in [*waiting, *elsewhere]}
+            busy |= {job.folder for job, _ in running.values()}
+            for job in [job for job in waiting if job.after not in busy][: len(free)]:
+                waiting.remove(job)
+                slot = free.pop()
                 running[pool.schedule(run_in_slot, (job, slot), timeout=timeout)] = job, slot
                 progress.started(job, slot.number)
             if running:

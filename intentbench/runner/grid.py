@@ -7,20 +7,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from datamodules import sequence
+from datamodules import noise_training, sequence
 from datamodules.catalog import DatasetEntry, catalog
 from datamodules.errors import RequestError
 from datamodules.prepare import prepare
 from datamodules.prepared import PreparedDataset, load_prepared
-from intentbench.models.base import Recommender
+from intentbench.models.events import EventRecommender
 from intentbench.results.fingerprint import code_fingerprint
 from intentbench.results.record import TrialRecord
-from intentbench.results.store import read_record
+from intentbench.results.store import CHECKPOINT, read_record
 from intentbench.runner.config import Trial
+from intentbench.runner.entrants import Entrant
 from intentbench.runner.executors import Job, plan_slots, run_local
 from intentbench.runner.progress import Progress, describe_job
 from intentbench.runner.trial import describe_trial
-from intentbench.spec import BenchmarkSpec, Entrant
+from intentbench.spec import BenchmarkSpec
 
 STATES = ("done", "stale", "failed", "missing")
 
@@ -90,8 +91,10 @@ def build_trial(
     given = {
         "n_items": dataset.n_items,
         "n_users": dataset.n_users,
-        "window": entrant.data["window"],
+        "window": entrant.data_on(entry.name)["window"],
     }
+    base = entrant.pretrained
+    start = build_trial(spec, base, entry, dataset, seed) if base else None
     takes = inspect.signature(entrant.cls.__init__).parameters
     arguments = {name: value for name, value in given.items() if name in takes}
     known = catalog().get(entry.name) == entry
@@ -103,12 +106,14 @@ def build_trial(
         method=entrant.method,
         class_path=f"{entrant.cls.__module__}.{entrant.cls.__qualname__}",
         arguments={**entrant.arguments_on(entry.name), **arguments},
-        data=entrant.data,
+        data=entrant.data_on(entry.name),
         training=entrant.training,
         seed=seed,
         benchmark=spec.name,
-        code=_code(entrant.cls),
+        code=_code(entrant),
         plugin=spec.plugin if entrant.cls.__module__ == Path(spec.plugin).stem else "",
+        pretrained=f"{start.label}/{start.name}" if start else "",
+        noise=entrant.noise,
     )
 
 
@@ -131,8 +136,32 @@ def plan_grid(spec: BenchmarkSpec, options: RunOptions) -> list[Planned]:
                 record = read_record(place)
                 blank = describe_trial(trial, dataset, entrant.cls)
                 replaces = record.finished if record else ""
-                grid.append(Planned(Job(trial, place, folder, blank, replaces), record))
+                after = place.parents[1] / trial.pretrained if trial.pretrained else None
+                grid.append(Planned(Job(trial, place, folder, blank, replaces, after), record))
     return grid
+
+
+def choose_jobs(grid: list[Planned], rerun_stale: bool) -> list[Job]:
+    """What has to run: trials without a result, and those whose checkpoint these start from.
+
+    Args:
+        grid: every trial.
+        rerun_stale: whether results of other code count as none.
+    """
+    wanted = {"missing", "failed"} | ({"stale"} if rerun_stale else set())
+    chosen = {planned.job.folder for planned in grid if planned.state in wanted}
+    needed = {planned.job.after for planned in grid if planned.job.folder in chosen}
+    # what was imported has no checkpoint, and a checkpoint of other code is none to start from
+    chosen |= {
+        planned.job.folder
+        for planned in grid
+        if planned.job.folder in needed
+        and (planned.state != "done" or not (planned.job.folder / CHECKPOINT).exists())
+    }
+    # a row made of what is trained anew must follow it, or it would not be made of what is shown
+    again = {p.job.folder for p in grid if p.state == "stale"} & chosen
+    chosen |= {planned.job.folder for planned in grid if planned.job.after in again}
+    return [planned.job for planned in grid if planned.job.folder in chosen]
 
 
 def run_grid(spec: BenchmarkSpec, options: RunOptions, console: Console) -> GridResult:
@@ -149,8 +178,7 @@ def run_grid(spec: BenchmarkSpec, options: RunOptions, console: Console) -> Grid
     """
     slots = plan_slots(options.devices, options.trials_per_device, spec.size)
     grid = plan_grid(spec, options)
-    wanted = {"missing", "failed"} | ({"stale"} if options.rerun_stale else set())
-    jobs = [planned.job for planned in grid if planned.state in wanted]
+    jobs = choose_jobs(grid, options.rerun_stale)
     _say(console, *_describe_plan(spec, grid, jobs, options))
     found = {planned.job.folder: planned.record for planned in grid}
     failed: list[TrialRecord] = []
@@ -179,6 +207,8 @@ def _check_needs(entrant: Entrant, name: str, dataset: PreparedDataset) -> None:
                 f"{entrant.label}: needs {need}, which dataset {name!r} does not have; leave "
                 "one of them out with --models or --datasets"
             )
+    if issubclass(entrant.cls, EventRecommender):
+        entrant.cls.check(dataset, entrant.arguments_on(name))
 
 
 def _describe_plan(
@@ -202,5 +232,8 @@ def _say(console: Console, *lines: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _code(cls: type[Recommender]) -> str:
-    return code_fingerprint([Path(inspect.getfile(cls)), Path(sequence.__file__)])
+def _code(entrant: Entrant) -> str:
+    files = [inspect.getfile(entrant.cls), sequence.__file__]
+    if entrant.noise:
+        files.append(noise_training.__file__)
+    return code_fingerprint([Path(file) for file in files])

@@ -15,6 +15,7 @@ from datamodules.sequence import SequenceDataModule
 from datamodules.types import PAD
 from intentbench.metrics.beyond import coverage, gini, mean_popularity, novelty
 from intentbench.models.base import Recommender
+from intentbench.models.events import EventRecommender
 from intentbench.results.store import CONFIG
 from intentbench.runner.config import read_config
 from intentbench.runner.trial import build_data, build_model
@@ -59,6 +60,8 @@ def load_trained(
             f"{checkpoint}: was trained on other data than {data.dataset.meta.name} is now; run "
             "its benchmark again"
         )
+    if isinstance(model, EventRecommender):
+        model.take(data.dataset)
     return model, data
 
 

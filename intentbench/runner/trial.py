@@ -1,35 +1,51 @@
 """One trial: fit, take the best epoch, rank, measure, record."""
 
-import resource
-import statistics
-import sys
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import instantiate_class
 
 from datamodules.errors import RequestError
+from datamodules.noise_training import NoisySequenceDataModule
 from datamodules.prepared import PreparedDataset, load_prepared
 from datamodules.sequence import SequenceDataModule
+from intentbench.metrics.collection import RankTable
 from intentbench.metrics.formulas import compute_metric
 from intentbench.models.base import Recommender
+from intentbench.models.events import EventRecommender
+from intentbench.models.pretrained import PretrainedRecommender
 from intentbench.results.environment import describe_environment
 from intentbench.results.record import Cost, TrialRecord
-from intentbench.results.store import CHECKPOINT, save_ranks, write_record
+from intentbench.results.store import (
+    CHECKPOINT,
+    read_record,
+    save_noise_ranks,
+    save_ranks,
+    write_record,
+)
 from intentbench.runner.arguments import construct
 from intentbench.runner.callbacks import EpochWatch, validation_metrics
 from intentbench.runner.config import Trial, read_config
+from intentbench.runner.costs import (
+    device_name,
+    measure_latency,
+    peak_device_memory,
+    peak_memory,
+)
+from intentbench.runner.noise import Ranker, rank_under_noise, read_plan
 from intentbench.runner.plugin import import_plugin
 from intentbench.runner.signs import SignWatch
+
+_log = logging.getLogger(__name__)
 
 METRICS = ("mrr", *(f"{name}@{k}" for name in ("hit_rate", "ndcg") for k in (5, 10, 20)))
 """Test means in a record; every other follows from the ranks."""
@@ -119,24 +135,26 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
             f"trial is about {trial.fingerprint[:16]}; run the benchmark again to make new trials"
         )
     model = build_model(config)
+    earlier = 0.0
+    if trial.pretrained:
+        earlier = _load_pretrained(model, trial, folder)
+    elif isinstance(model, PretrainedRecommender) and model.frozen:
+        _log.warning("no `pretrained` row: the encoder stays as it was drawn, at random")
     trainer = build_trainer(config, folder, accelerator)
     watch, signs = _watches(trainer)
     validation = _fit(trainer, model, data, folder, watch)
-    trainer.test(model, data, verbose=False)
-    table = model.table
-    if table is None:
-        raise RequestError(f"{trial.label}: its test kept no ranks; keep Recommender's test steps")
+    table = _test(trainer, model, data)
     save_ranks(folder, table.user, table.key, table.rank)
-    latency_1, latency_256 = _measure_latency(trainer, model, data)
+    latency_1, latency_256 = measure_latency(trainer, model, data)
     cost = Cost(
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + earlier,
         seconds_per_epoch=watch.seconds / watch.epochs if model.CARD.gradient else 0.0,
         epochs=watch.epochs if model.CARD.gradient else 0,
         latency_1=latency_1,
         latency_256=latency_256,
-        peak_memory_mb=_peak_memory(),
-        peak_device_memory_mb=_peak_device_memory(model.device),
+        peak_memory_mb=peak_memory(),
+        peak_device_memory_mb=peak_device_memory(model.device),
     )
     record = replace(
         describe_trial(trial, data.dataset, type(model)),
@@ -146,9 +164,13 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
         best_epoch=watch.best_epoch if model.CARD.gradient else -1,
         cost=cost,
         signs=signs.signs,
-        environment=describe_environment(_device_name(model.device), torch.get_num_threads()),
+        intents=model.intent_metrics if isinstance(model, EventRecommender) else {},
+        environment=describe_environment(device_name(model.device), torch.get_num_threads()),
         finished=utc_now(),
     )
+    if trial.noise:
+        noise = _measure_noise(trial, config, folder, data, table, trainer, model)
+        record = replace(record, noise=noise, finished=utc_now())
     write_record(folder, record)
     return record
 
@@ -191,6 +213,19 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
+def _load_pretrained(model: Recommender, trial: Trial, folder: Path) -> float:
+    """Give the method the checkpoint that it starts from; the seconds that making it took."""
+    place = folder.parents[1] / trial.pretrained
+    record = read_record(place)
+    if record is None or record.status != "done" or not (place / CHECKPOINT).exists():
+        raise RequestError(f"{trial.label}: starts from {trial.pretrained}, which has not finished")
+    if not isinstance(model, PretrainedRecommender):
+        raise RequestError(f"{trial.label}: {trial.method} starts from no other method")
+    state = torch.load(place / CHECKPOINT, map_location="cpu", weights_only=True)["state_dict"]
+    model.load_encoder(state)
+    return record.cost.seconds
+
+
 def _watches(trainer: Trainer) -> tuple[EpochWatch, SignWatch]:
     callbacks: list[object] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning
     epochs = next(c for c in callbacks if isinstance(c, EpochWatch))
@@ -214,39 +249,48 @@ def _fit(
     return validation_metrics(trainer.callback_metrics)
 
 
-def _measure_latency(
-    trainer: Trainer, model: Recommender, data: SequenceDataModule
-) -> tuple[float, float]:
-    """Median milliseconds a user to score one user alone, and 256 users together."""
-    device = trainer.strategy.root_device
-    model.to(device).eval()
-    loader = data.test_dataloader()
-    rows = np.linspace(0, loader.sampler.count - 1, 256).astype(np.int64)  # long and short ones
-    alone = [loader.build(row[None]).to(device) for row in rows[:: len(rows) // 16]]
-    together = loader.build(rows).to(device)
-
-    def seconds(function: Callable[[], object]) -> float:
-        begin = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - begin
-
-    with torch.inference_mode():
-        model.score(together)  # warm caches and lazily built tables
-        singles = [seconds(lambda batch=batch: model.score(batch)) for batch in alone]  # type: ignore[misc]
-        groups = [seconds(lambda: model.score(together)) for _ in range(5)]
-    return 1e3 * statistics.median(singles), 1e3 * statistics.median(groups) / len(rows)
+def _test(trainer: Trainer, model: Recommender, data: SequenceDataModule) -> RankTable:
+    """The ranks of all test targets."""
+    trainer.test(model, data, verbose=False)
+    if model.table is None:
+        raise RequestError(
+            f"{type(model).__name__}: its test kept no ranks; keep Recommender's test steps"
+        )
+    return model.table
 
 
-def _peak_memory() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+def _measure_noise(
+    trial: Trial,
+    config: Mapping[str, Any],
+    folder: Path,
+    data: SequenceDataModule,
+    clean: RankTable,
+    trainer: Trainer,
+    model: Recommender,
+) -> list[dict[str, Any]]:
+    """Rank under noise with the trained method, and where asked for with one trained on noise.
 
+    Ranks go into the trial's folder, and what is trained into folders below it.
 
-def _peak_device_memory(device: torch.device) -> float:
-    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
+    Returns:
+        Entries of the record.
+    """
 
+    def ranker(trainer: Trainer, model: Recommender) -> Ranker:
+        trainer.logger = None  # events stay those of the trial
+        return lambda noisy: _test(trainer, model, build_data(config, noisy))
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    def train(rows: NoisySequenceDataModule) -> Ranker:
+        place = folder / "noise" / f"{rows.noise.kind}-{rows.noise.rate:g}"
+        place.mkdir(parents=True, exist_ok=True)
+        seed_everything(trial.seed, workers=True, verbose=False)
+        other = build_model(config)  # starts from nothing: a spec with both is refused
+        kind = "gpu" if model.device.type == "cuda" else "cpu"
+        fresh = build_trainer(config, place, kind)
+        _fit(fresh, other, rows, place, _watches(fresh)[0])
+        return ranker(fresh, other)
+
+    plan = read_plan(trial.noise)
+    entries, ranks = rank_under_noise(plan, data, clean, ranker(trainer, model), train, METRICS)
+    save_noise_ranks(folder, ranks)
+    return entries

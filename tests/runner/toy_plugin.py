@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from datamodules.types import Batch, SequenceBatch, TrainingData
 from intentbench.models.base import ClosedFormRecommender, GradientRecommender
 from intentbench.models.card import Card
+from intentbench.models.pretrained import EncoderArgument, PretrainedRecommender
 
 Fault = Literal["", "raise", "hang", "kill", "kill_once", "full_disk", "slow"]
 
@@ -91,4 +92,29 @@ class Counts(ClosedFormRecommender):
         return scores
 
 
-METHODS = {"toy": Toy, "counts": Counts}
+class Above(PretrainedRecommender):
+    """The items that a trained SASRec, frozen, makes of a history, weighed anew."""
+
+    CARD = Card(title="Above", paper="none", code="", tiny={})
+
+    def __init__(
+        self,
+        n_items: int,
+        n_users: int,
+        window: int,
+        encoder: str = "sasrec",
+        encoder_arguments: dict[str, EncoderArgument] | None = None,
+    ) -> None:
+        super().__init__(n_items, n_users, window, encoder, encoder_arguments)
+        self.bias = nn.Parameter(torch.zeros(n_items + 1))
+
+    def score(self, batch: Batch) -> Tensor:
+        scores: Tensor = self.base.encode(batch) @ self.base.item_table().T + self.bias
+        scores[:, 0] = -torch.inf
+        return scores
+
+    def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        return {"total": cross_entropy(self.bias[None].expand(len(batch.labels), -1), batch.labels)}
+
+
+METHODS = {"toy": Toy, "counts": Counts, "above": Above}

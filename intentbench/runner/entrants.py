@@ -1,0 +1,234 @@
+"""Rows of a benchmark: a method with its arguments, read from a spec and checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from datamodules.errors import RequestError
+from datamodules.sequence import SequenceDataModule
+from intentbench.models.base import MONITORED, Recommender
+from intentbench.models.pretrained import PretrainedRecommender
+from intentbench.runner.arguments import resolve_arguments, suggest
+from intentbench.runner.config import Training
+from intentbench.runner.noise import resolve_noise
+from intentbench.runner.plugin import find_method
+from intentbench.runner.presets import load_settings
+from intentbench.runner.values import check_keys, read_mapping, read_name
+
+COMMON = ("data", "training", "noise", "per_dataset")
+"""Keys of a spec that say something of all rows."""
+
+FROM_DATASET = {"n_items": 1, "n_users": 1, "window": 1}
+"""Arguments of a method that the data module gives; the values only stand in while checking."""
+
+FROM_TRIAL = {
+    "dataset": "",
+    "data_root": None,
+    "layout": "all",
+    "pad_to_window": False,
+    "seed": 0,
+    "device_resident": True,
+}
+"""Arguments of the data module that follow from the trial and its method."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A row of the leaderboard: a method with its arguments.
+
+    Attributes:
+        label: name of the row.
+        method: key of the method.
+        cls: its class.
+        arguments: all its arguments, but for those that come from the dataset.
+        departures: the same for datasets where the method's file says otherwise, by dataset.
+        data_departures: `data` of datasets for which the spec says otherwise, by dataset.
+        pretrained: the row whose trained model of the same seed the method starts from.
+        data: arguments of the data module, but for dataset and seed.
+        training: epochs and early stopping.
+        noise: what it is measured under; see `intentbench.runner.noise.NoisePlan`. {} for none.
+    """
+
+    label: str
+    method: str
+    cls: type[Recommender]
+    arguments: dict[str, Any] = field(hash=False)
+    data: dict[str, Any] = field(hash=False)
+    training: Training
+    departures: dict[str, dict[str, Any]] = field(default_factory=dict, hash=False)
+    data_departures: dict[str, dict[str, Any]] = field(default_factory=dict, hash=False)
+    pretrained: "Entrant | None" = None
+    noise: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def arguments_on(self, dataset: str) -> dict[str, Any]:
+        """Its arguments on a dataset."""
+        arguments = self.departures.get(dataset, self.arguments)
+        if self.pretrained is None:
+            return arguments
+        base = {
+            "encoder": self.pretrained.method,
+            "encoder_arguments": self.pretrained.arguments_on(dataset),
+        }
+        return {**arguments, **base}
+
+    def data_on(self, dataset: str) -> dict[str, Any]:
+        """Arguments of the data module on a dataset."""
+        return self.data_departures.get(dataset, self.data)
+
+
+@dataclass(frozen=True)
+class Common:
+    """What a spec says of all rows; a row's own words win over it.
+
+    Attributes:
+        data: arguments of the data module.
+        training: epochs and early stopping.
+        noise: what is measured under noise.
+        per_dataset: dataset to what holds there: `data`, over the common one.
+    """
+
+    data: dict[str, Any]
+    training: dict[str, Any]
+    noise: dict[str, Any]
+    per_dataset: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any], path: Path) -> Self:
+        """Of the keys `data`, `training`, `noise` and `per_dataset` of a spec."""
+        data, training, noise, chosen = (
+            read_mapping(raw.get(key, {}), f"{path}: {key}") for key in COMMON
+        )
+        per_dataset = {}
+        for name, block in chosen.items():
+            where = f"{path}: per_dataset.{name}"
+            block = read_mapping(block, where)
+            check_keys(block, ("data",), where)
+            per_dataset[str(name)] = read_mapping(block.get("data", {}), f"{where}.data")
+        return cls(data, training, noise, per_dataset)
+
+
+def read_entrants(
+    rows: Mapping[str, Any], common: Common, methods: Mapping[str, type[Recommender]], path: Path
+) -> tuple[Entrant, ...]:
+    """The rows of a spec.
+
+    Args:
+        rows: label to what stands there.
+        common: what holds for all.
+        methods: further methods, of a plugin.
+        path: of the spec.
+
+    Raises:
+        RequestError: a row that could not run.
+    """
+    given = {
+        str(label): dict(read_mapping({} if row is None else row, f"{path}: models.{label}"))
+        for label, row in rows.items()
+    }
+    sources = {label: row.pop("pretrained") for label, row in given.items() if "pretrained" in row}
+    for label in sources:
+        for name in ("encoder", "encoder_arguments"):
+            if name in given[label]:
+                where = f"{path}: models.{label}.{name}"
+                raise RequestError(f"{where}: follows from `pretrained`; leave one of them out")
+    entrants = [_entrant(label, row, common, methods, path) for label, row in given.items()]
+    return _linked(entrants, sources, path)
+
+
+def _entrant(
+    label: str,
+    arguments: dict[str, Any],
+    common: Common,
+    methods: Mapping[str, type[Recommender]],
+    path: Path,
+) -> Entrant:
+    where = f"{path}: models.{label}"
+    method = str(arguments.pop("method", label))
+    own, training, noise = (
+        read_mapping(arguments.pop(key, {}), f"{where}.{key}")
+        for key in ("data", "training", "noise")
+    )
+    cls = find_method(method, methods, where)
+    file = load_settings(path, method)
+    preset = file.preset(arguments.pop("preset", None), where)
+    resolved = _resolve(cls, {**preset, **arguments}, where)
+    layout = resolved.get("layout", cls.layout)
+
+    def data_settings(*blocks: Mapping[str, Any]) -> dict[str, Any]:
+        given = {name: value for block in blocks for name, value in block.items()}
+        settings = resolve_arguments(SequenceDataModule, given, f"{where}.data", FROM_TRIAL)
+        settings |= {"layout": layout, "pad_to_window": cls.CARD.fixed_window}
+        unsaid = ("dataset", "data_root", "seed", "device_resident")
+        return {name: value for name, value in settings.items() if name not in unsaid}
+
+    return Entrant(
+        label=read_name(label, where),
+        method=method,
+        cls=cls,
+        arguments=resolved,
+        data=data_settings(common.data, own),
+        training=_training({**common.training, **training}, f"{where}.training"),
+        departures={
+            name: _resolve(cls, {**given, **preset, **arguments}, f"{file.path}: datasets.{name}")
+            for name, given in file.datasets.items()
+        },
+        data_departures={
+            name: data_settings(common.data, block, own)
+            for name, block in common.per_dataset.items()
+        },
+        noise=resolve_noise({**common.noise, **noise}, cls, layout, f"{where}.noise"),
+    )
+
+
+def _linked(
+    entrants: Sequence[Entrant], sources: Mapping[str, Any], path: Path
+) -> tuple[Entrant, ...]:
+    """The rows, each with the row that it starts from."""
+    table = {entrant.label: entrant for entrant in entrants}
+    for label, source in sources.items():
+        where = f"{path}: models.{label}.pretrained"
+        if not isinstance(source, str) or source not in table:
+            raise RequestError(f"{where}: unknown row {source!r}; {suggest(str(source), table)}")
+        if source in sources:
+            raise RequestError(f"{where}: {source!r} starts from another row itself")
+        row, base = table[label], table[source]
+        _check_start(row, base, where)
+        table[label] = replace(row, pretrained=base)
+    return tuple(table.values())
+
+
+def _check_start(row: Entrant, base: Entrant, where: str) -> None:
+    """Whether a row can start from another one."""
+    if not issubclass(row.cls, PretrainedRecommender):
+        raise RequestError(f"{where}: {row.method!r} starts from no other method")
+    if not issubclass(base.cls, row.cls.READABLE):
+        readable = ", ".join(cls.__name__ for cls in row.cls.READABLE)
+        raise RequestError(f"{where}: {row.method!r} cannot read {base.method!r}, only {readable}")
+    if base.data["window"] < row.data["window"]:
+        raise RequestError(
+            f"{where}: {base.label!r} has a window of {base.data['window']} items, "
+            f"{row.label!r} of {row.data['window']}"
+        )
+    if row.noise.get("train"):
+        raise RequestError(
+            f"{where}: {base.label!r} is trained on clean data, so that noise in training would "
+            "leave half of the method out; give the row noise: {train: false}"
+        )
+
+
+def _resolve(cls: type[Recommender], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """All arguments, but for those that come from the dataset."""
+    resolved = resolve_arguments(cls, given, where, FROM_DATASET)
+    return {name: value for name, value in resolved.items() if name not in FROM_DATASET}
+
+
+def _training(given: Mapping[str, Any], where: str) -> Training:
+    training = Training(**resolve_arguments(Training, given, where))
+    if training.monitor not in MONITORED:
+        hint = suggest(str(training.monitor), MONITORED)
+        raise RequestError(f"{where}.monitor: unknown metric {training.monitor!r}; {hint}")
+    for name in ("max_epochs", "patience", "validate_every"):
+        if asdict(training)[name] < 1:
+            raise RequestError(f"{where}.{name}: must be at least 1")
+    return training
