@@ -10,9 +10,20 @@ from torch import Tensor
 
 from datamodules.prepared import TEST, TRAIN, VALID, Meta, PreparedDataset, compute_fingerprint
 
+ACTIONS = ("buy", "cart", "view")
+"""Behaviours of events, those of the synthetic data."""
+
+N_CATEGORIES = 4
+
+FIRST_SECOND = 1_704_067_200
+"""When each user begins: 2024-01-01 00:00 UTC."""
+
 
 def build_dataset(name: str, sequences: list[list[int]], n_items: int) -> PreparedDataset:
     """A dataset of these sequences, split leave-one-out.
+
+    Events are a minute apart, the behaviour of an event and the category of an item follow from the
+    item's number: for methods that read them, and told by the item alone.
 
     Args:
         name: stands in messages.
@@ -27,15 +38,32 @@ def build_dataset(name: str, sequences: list[list[int]], n_items: int) -> Prepar
     split[ends - 1] = TEST
     split[ends - 2] = VALID
     recipe = {"split": "leave_one_out"}
-    tensors = {"items": items, "split": split, "offsets": offsets}
+    place = torch.arange(len(items)) - torch.repeat_interleave(offsets[:-1], lengths)
+    timestamps = FIRST_SECOND + 60 * place
+    actions = (items % len(ACTIONS)).to(torch.int16)
+    features = {
+        "item.category.values": torch.arange(n_items, dtype=torch.int32) % N_CATEGORIES + 1,
+        "item.category.offsets": torch.arange(-1, n_items + 1).clamp(min=0),
+    }
+    tensors = {"items": items, "split": split, "offsets": offsets, **features}
+    tensors |= {"timestamps": timestamps, "actions": actions}
     statistics = {
         "users": len(sequences),
         "items": n_items,
         "interactions": len(items),
         "density": len(items) / (len(sequences) * n_items),
     }
-    meta = Meta(name, compute_fingerprint(tensors, recipe), recipe, "successive", statistics, {})
-    return PreparedDataset(meta, items, split, offsets)
+    meta = Meta(
+        name,
+        compute_fingerprint(tensors, recipe),
+        recipe,
+        "successive",
+        statistics,
+        {},
+        item_features=("category",),
+        actions=ACTIONS,
+    )
+    return PreparedDataset(meta, items, split, offsets, timestamps, actions, features=features)
 
 
 def planted_cycles(n_users: int = 50, n_cycles: int = 4, length: int = 10) -> PreparedDataset:

@@ -15,6 +15,7 @@ from datamodules.types import EvaluationBatch, SequenceBatch
 from intentbench.metrics.collection import RankTable
 from intentbench.models.base import GradientRecommender, Recommender
 from intentbench.models.card import Card
+from intentbench.models.events import EventRecommender
 
 FILLED = ("n_items", "n_users", "window")
 """Arguments that the runner fills in from the data module."""
@@ -100,6 +101,7 @@ class Subject:
     def prepared(self, seed: int = 0) -> Recommender:
         """The method as it is before its first step: shown the training events, E-step done."""
         model = self.build(seed=seed)
+        show_events(model, self.data)
         model.prepare(self.data.training())
         if isinstance(model, GradientRecommender):
             with torch.no_grad():
@@ -112,7 +114,10 @@ class Subject:
     ) -> Tensor:
         """Scores (N, V + 1) for what comes after all events of each user, by user."""
         loader = self.batches(model, data, **options).predict_dataloader()
-        return score_all(model, list(loader))
+        show_events(model, data or self.data)
+        scores = score_all(model, list(loader))
+        show_events(model, self.data)  # which checks that score batches themselves go by
+        return scores
 
     def test(self, model: Recommender, data: PreparedDataset | None = None) -> RankTable:
         """The ranks of the test targets."""
@@ -123,6 +128,12 @@ class Subject:
     def training_batch(self, model: Recommender, **options: Any) -> SequenceBatch:
         """The first training batch."""
         return next(iter(self.batches(model, **options).train_dataloader()))
+
+
+def show_events(model: Recommender, data: PreparedDataset) -> None:
+    """Show a dataset to a method that reads more of events than batches hold."""
+    if isinstance(model, EventRecommender):
+        model.take(data)
 
 
 def quiet_trainer(epochs: int, **options: Any) -> Trainer:

@@ -71,7 +71,7 @@ def test_unknown_and_ill_typed_arguments_are_refused(subject: Subject) -> None:
         resolve_arguments(subject.cls, {"no_such_argument": 1}, subject.key, subject.filled())
     for name in signature(subject.cls).parameters:
         if name not in FILLED:
-            wrong = {name: {"neither": "number nor name"}}
+            wrong = {name: {"neither": ["number", "nor", "name"]}}
             with pytest.raises(RequestError, match=name):
                 resolve_arguments(subject.cls, wrong, subject.key, subject.filled())
 

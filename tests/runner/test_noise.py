@@ -43,13 +43,14 @@ def ran(
     make_spec: MakeSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Job, Path, TrialRecord]]:
     """The same method without noise, with noise at test time, and in training too."""
-    found = {}
+    found, deterministic = {}, torch.are_deterministic_algorithms_enabled()
     for name, noise in {"clean": {}, "test": TEST, "training": TRAINING}.items():
         learns = {"training": {"max_epochs": 8}, "data": {"batch_size": 8}}
         one = job(make_spec, {"toy": {}}, noise=noise, **learns)
         folder = tmp_path_factory.mktemp(name)
         write_config(folder, one.trial)
         found[name] = one, folder, run_trial(folder, one.prepared, "cpu")
+    torch.use_deterministic_algorithms(deterministic)  # a trial has its process to itself
     return found
 
 
