@@ -19,6 +19,7 @@ METHODS: dict[str, str] = {
     "sasrec": "intentbench.models.sasrec:SASRec",
     "indirec": "intentbench.models.indirec:InDiRec",
     "idclrec": "intentbench.models.idclrec:IDCLRec",
+    "igr_sr": "intentbench.models.igr_sr:IGRSR",
     "bsarec": "intentbench.models.bsarec:BSARec",
     "fmlp_rec": "intentbench.models.fmlp_rec:FMLPRec",
     "caser": "intentbench.models.caser:Caser",
@@ -34,6 +35,12 @@ METHODS: dict[str, str] = {
     "elcrec": "intentbench.models.elcrec:ELCRec",
     "iocrec": "intentbench.models.iocrec:IOCRec",
     "coserec": "intentbench.models.coserec:CoSeRec",
+    "intentrec": "intentbench.models.intentrec:IntentRec",
+    "transact": "intentbench.models.transact:TransAct",
+    "intent_sequence": "intentbench.models.intent_sequence:IntentSequence",
+    "rearec": "intentbench.models.rearec:ReaRec",
+    "sse_pt": "intentbench.models.sse_pt:SSEPT",
+    "lightrec": "intentbench.models.lightrec:LightRec",
 }
 """Methods of the suite; others join by entry point ("intentbench.methods") or `--plugin`."""
 

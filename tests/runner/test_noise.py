@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ def job(make_spec: MakeSpec, models: dict[str, Any], **more: Any) -> Job:
     spec = make_spec(models, seeds=[0], **more)
     (planned,) = plan_grid(spec, RunOptions())
     return planned.job
+
+
+@pytest.fixture(autouse=True)
+def _determinism() -> Iterator[None]:
+    """A trial sets it for its process, which here is not its own."""
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
 
 
 @pytest.fixture(scope="module")
