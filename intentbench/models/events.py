@@ -259,7 +259,7 @@ class EventRecommender(GradientRecommender):
         fields = self.predicted(self.known(batch.items.device))
         for score, share, field in zip(self.judges, shares, fields, strict=True):
             if field.kind == "single":
-                truth, last = field.labels[target], field.codes[before] - 1
+                truth, last = field.labels[target], field.labels[before]
             else:
                 truth, last = field.labels[batch.target], field.labels[table.items[before]]
             score.update(share, truth, last, tied)

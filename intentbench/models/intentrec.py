@@ -68,8 +68,8 @@ CARD = Card(
         "Enc of the short-term window is one banded attention block, which encodes every window "
         "exactly; a deeper one would need each window apart",
         "LayerNorm after the layers that enter an encoder; the paper's normalisation is not named",
-        "targets weigh by what the user did (behaviour_weights) where the paper weighs by "
-        "duration, and by default by the target's weight; weights are normalised over the batch",
+        "all targets weigh alike unless behaviour_weights says otherwise; the paper weighs them by "
+        "duration, which no dataset here has. Weights are the target's, normalised over the batch",
         "each L_i is a mean over targets that have a label of the intent",
         "windows are padded on the right and positions counted from the first item, so that a "
         "trimmed batch equals a padded one",

@@ -7,6 +7,8 @@ the windows of all k at once, and exactly. Two blocks under the same band would 
 of the window has itself looked back H further.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,7 +34,9 @@ def band(times: Tensor, horizon: float | None, count: int | None = None) -> Tens
     if count is not None:
         inside = inside & (behind < count)
     if horizon is not None:
-        near = inside & (times[:, :, None] - times[:, None, :] <= horizon)
+        # whole seconds: a comparison with a float would round those of half a year and more
+        limit = horizon if math.isinf(horizon) else math.floor(horizon)
+        near = inside & (times[:, :, None] - times[:, None, :] <= limit)
         first = near.long().argmax(-1)  # pos(k): from there on all is inside, even if times fall
         inside = inside & (place >= first[..., None])
     return inside

@@ -115,3 +115,13 @@ def test_two_blocks_under_one_band_would_look_back_further() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="no multiple"):
         BandedBlock(6, 4, 0.0)
+
+
+def test_a_window_of_a_year_ends_at_the_second() -> None:
+    year = 31_536_000
+    times = torch.tensor([[0, year, year + 1]])
+    assert band(times, float(year))[0].tolist() == [
+        [True, False, False],
+        [True, True, False],
+        [False, True, True],
+    ]
