@@ -3,6 +3,7 @@
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from datamodules.errors import RequestError
 from datamodules.sequence import SequenceDataModule
 from intentbench.metrics.geometry import effective_rank, length_ratio, mean_pairwise_cosine
 from intentbench.models.intent import IntentRecommender
@@ -129,7 +130,10 @@ class SignWatch(Callback):
         if not isinstance(pl_module, IntentRecommender):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
-        numbers = measure_signs(_sampled(pl_module, data))
+        try:
+            numbers = measure_signs(_sampled(pl_module, data))
+        except RequestError:  # a variant without intents says so
+            return
         for logger in trainer.loggers:
             named = {f"intents/{name}": value for name, value in numbers.items()}
             logger.log_metrics(named, trainer.global_step)
@@ -145,6 +149,7 @@ class SignWatch(Callback):
 def _sampled(model: IntentRecommender, data: SequenceDataModule) -> IntentTable:
     users = spread_users(data.n_users, USERS)
     mode = model.training
-    table = collect_intents(model.eval(), data.dataset, data.window, users)
-    model.train(mode)
-    return table
+    try:
+        return collect_intents(model.eval(), data.dataset, data.window, users)
+    finally:
+        model.train(mode)

@@ -11,6 +11,7 @@ from intentbench.contracts.data import build_dataset, planted_cycles
 from intentbench.contracts.subject import quiet_trainer
 from intentbench.models.card import Card
 from intentbench.models.intent import IntentRecommender, Intents
+from intentbench.models.intentrec import IntentRec
 from intentbench.nn.grouping import encode_groups
 from intentbench.runner.inspection import intent_frame, measure_intents
 from intentbench.runner.intents import IntentTable, collect_intents
@@ -174,6 +175,19 @@ def test_signs_are_seen_while_training(collapse: bool) -> None:
     trainer.fit(model, SequenceDataModule(data, window=WINDOW))
     found = [sign for sign in watch.signs if sign.startswith("intent collapse")]
     assert bool(found) == collapse
+    assert model.training
+
+
+def test_a_variant_without_intents_is_left_alone() -> None:
+    data = planted_cycles()
+    watch = SignWatch("ndcg@10")
+    model = IntentRec(
+        data.n_items, data.n_users, WINDOW, intents=(), short_term_window=None, width=8, blocks=1
+    )
+    trainer = quiet_trainer(1, limit_val_batches=1.0, callbacks=[watch])
+    trainer.fit(model, SequenceDataModule(data, window=WINDOW))
+    assert trainer.current_epoch == 1
+    assert watch.signs == []
     assert model.training
 
 
