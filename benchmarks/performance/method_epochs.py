@@ -103,7 +103,9 @@ def main() -> None:
     options = parser.parse_args()
     rows = options.rows.split(",") if options.rows else None
     spec = load_spec(options.spec, models=rows, datasets=[options.dataset])
-    entrants = [e for e in spec.entrants if issubclass(e.cls, GradientRecommender)]
+    chosen = options.rows.split(",") if options.rows else [e.label for e in spec.entrants]
+    entrants = [e for e in spec.entrants if e.label in chosen]  # not what a row starts from
+    entrants = [e for e in entrants if issubclass(e.cls, GradientRecommender)]
     if options.alone:
         torch.set_num_threads(options.threads)
         warnings.simplefilter("ignore")
