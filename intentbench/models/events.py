@@ -250,13 +250,14 @@ class EventRecommender(GradientRecommender):
         if not self.predicts:
             return
         reading, before = self.reading(batch)
-        table = self.known(batch.items.device).table
+        known = self.known(batch.items.device)
+        table = known.table
         target = table.target_rows(batch)
         tied = torch.zeros_like(target, dtype=torch.bool)
         if table.gaps is not None:
             tied = table.gaps[target] == 0
         shares = self.heads.distributions(reading.logits)
-        fields = self.predicted(self.known(batch.items.device))
+        fields = self.predicted(known)
         for score, share, field in zip(self.judges, shares, fields, strict=True):
             if field.kind == "single":
                 truth, last = field.labels[target], field.labels[before]
