@@ -45,6 +45,7 @@ def read(
     item_features: list[str] | None = None,
     item_text: str | None = None,
     header: list[str] | None = None,
+    collapse_repeats: bool = False,
     hub: str | None = None,
     hub_revision: str | None = None,
     hub_config: str | None = None,
@@ -74,6 +75,8 @@ def read(
         item_features: columns that describe items; a list in a cell is several values.
         item_text: column with a text about the item.
         header: names of the columns of a CSV file whose first line is an event already.
+        collapse_repeats: whether, of events of one user, session, item and action that follow
+            each other in time, the first alone is kept.
         hub: id of a dataset on the hub, `owner/name`, or a folder of one.
         hub_revision: commit or tag; pin it.
         hub_config: configuration of the dataset.
@@ -119,7 +122,10 @@ def read(
     if item_text is not None:
         texts = items.select(key, text=pl.col(item_text).cast(pl.String)).drop_nulls()
         texts = texts.unique("item", keep="first", maintain_order=True)
-    return EventTable(_typed(events, time_unit, source).lazy(), features, item_texts=texts)
+    events = _typed(events, time_unit, source)
+    if collapse_repeats:
+        events = _without_repeats(events)
+    return EventTable(events.lazy(), features, item_texts=texts)
 
 
 @dataclass(frozen=True)
@@ -241,6 +247,23 @@ def _typed(events: pl.DataFrame, unit: TimeUnit, source: _Source) -> pl.DataFram
     if "order" in events.columns:
         events = events.sort("order", nulls_last=True, maintain_order=True).drop("order")
     return events
+
+
+def _without_repeats(events: pl.DataFrame) -> pl.DataFrame:
+    """The events without those that repeat the one before them, in input order.
+
+    Rows that name no user or item, which preparation drops, do not come between.
+    """
+    numbered = events.with_row_index("row")
+    time = ["timestamp"] if "timestamp" in events.columns else []
+    in_time = numbered.drop_nulls(["user", "item"]).sort([*time, "row"], nulls_last=True)
+    sitting, deed = (
+        [pl.col(name) for name in names if name in events.columns]
+        for names in (("user", "session"), ("item", "action"))
+    )
+    as_before = pl.all_horizontal(column.eq_missing(column.shift()) for column in deed)
+    repeats = in_time.filter(as_before.over(sitting)).select("row")
+    return numbered.join(repeats, on="row", how="anti", maintain_order="left").drop("row")
 
 
 def _numbers(values: pl.Series, _: TimeUnit) -> pl.Series:

@@ -6,7 +6,7 @@ Means over labels take those that occur among the targets.
 
 The same is said of two predictors: `majority`, which gives every target the shares of the labels in
 training, and `last`, which repeats the labels of the event before (and goes by the shares where
-that has none, or to break ties).
+that has none, or to break ties). The former has a likelihood, the latter only a choice.
 """
 
 from math import isnan
@@ -16,10 +16,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import (
     binary_auroc,
-    binary_average_precision,
     multiclass_accuracy,
     multiclass_f1_score,
-    multilabel_ranking_average_precision,
 )
 from torchmetrics.utilities import dim_zero_cat
 
@@ -62,8 +60,8 @@ class IntentScore(Metric):
     def compute(self) -> dict[str, float]:
         """Measures by name; `_majority` and `_last` are those of the two simple predictors.
 
-        `_untied` is over targets whose time is not that of the event before; only where some are.
-        Empty where no target has a label.
+        `_untied`, of each of the three, is over targets whose time is not that of the event before;
+        only where some are. Empty where no target has a label.
         """
         d = self.n_labels
         table = dim_zero_cat(self.cells).view(-1, 3 * d + 1).cpu()
@@ -72,15 +70,16 @@ class IntentScore(Metric):
             return {}
         shares, truth, last, tied = torch.split(table, [d, d, d, 1], 1)
         frequencies = self.frequencies.to(shares).expand_as(shares)
-        simple = {"majority": frequencies, "last": (last + frequencies) / 2}
-        found = {"targets": float(len(table)), **self._measures(shares, truth)}
-        for name, scores in simple.items():
-            for measure, value in self._decisions(scores, truth).items():
-                found[f"{measure}_{name}"] = value
+        predictors = {"": shares, "_majority": frequencies, "_last": (last + frequencies) / 2}
         untied = tied[:, 0] == 0
+        parts = {"": torch.ones_like(untied)}
         if 0 < int(untied.sum()) < len(table):
-            for measure, value in self._decisions(shares[untied], truth[untied]).items():
-                found[f"{measure}_untied"] = value
+            parts["_untied"] = untied
+        found = {"targets": float(len(table))}
+        for predictor, scores in predictors.items():
+            for part, rows in parts.items():
+                measures = self._measures(scores[rows], truth[rows], likely=predictor != "_last")
+                found |= {f"{name}{predictor}{part}": value for name, value in measures.items()}
         return found
 
     def _held(self, labels: Tensor) -> Tensor:
@@ -89,17 +88,16 @@ class IntentScore(Metric):
             return labels
         return labels[:, None] == torch.arange(self.n_labels, device=labels.device)
 
-    def _measures(self, shares: Tensor, truth: Tensor) -> dict[str, float]:
-        found = self._decisions(shares, truth)
-        if self.single:
-            likelihood = (shares * truth).sum(1).clamp(min=SMALLEST)
-            if not isnan(area := mean_auroc(shares, truth)):
-                found["auroc"] = area
-            found["nll"] = float(-likelihood.log().mean())
+    def _measures(self, scores: Tensor, truth: Tensor, likely: bool) -> dict[str, float]:
+        """Measures of scores (T, d); `likely`: they are probabilities."""
+        if not self.single:
+            return multi_decisions(scores, truth)
+        found = single_decisions(scores, truth)
+        if not isnan(area := mean_auroc(scores, truth)):
+            found["auroc"] = area
+        if likely:
+            found["nll"] = float(-(scores * truth).sum(1).clamp(min=SMALLEST).log().mean())
         return found
-
-    def _decisions(self, scores: Tensor, truth: Tensor) -> dict[str, float]:
-        return (single_decisions if self.single else multi_decisions)(scores, truth)
 
 
 def single_decisions(scores: Tensor, truth: Tensor) -> dict[str, float]:
@@ -129,19 +127,31 @@ def multi_decisions(scores: Tensor, truth: Tensor) -> dict[str, float]:
     """
     order = scores.argsort(stable=True, dim=1, descending=True)
     ranked = truth.gather(1, order)
-    precisions = [
-        binary_average_precision(scores[:, label], truth[:, label].long())
-        for label in truth.any(0).nonzero().flatten().tolist()
-    ]
-    ranking = multilabel_ranking_average_precision(
-        scores, truth.long(), num_labels=max(2, truth.shape[1])
-    )
+    occurs = truth.any(0)
     return {
         "hit@1": float(ranked[:, 0].mean()),
         "recall@3": float((ranked[:, :3].sum(1) / truth.sum(1)).mean()),
-        "label_ranking_average_precision": float(ranking),
-        "average_precision": float(torch.stack(precisions).mean()),
+        "label_ranking_average_precision": ranking_precision(scores, truth),
+        "average_precision": ranking_precision(scores.T[occurs], truth.T[occurs]),
     }
+
+
+def ranking_precision(scores: Tensor, truth: Tensor) -> float:
+    """Of what ranks as high as something true, the share that is true.
+
+    Mean over what is true in a row, then over rows; a rank counts all that score as much or more.
+    With a row a target: label-ranking average precision. With a row a label: average precision,
+    mean over labels. torchmetrics has both, in loops over rows.
+
+    Args:
+        scores: (R, C).
+        truth: (R, C) 0 or 1, at least one 1 a row.
+    """
+    falling, order = (-scores).sort(1)
+    ranks = torch.searchsorted(falling, falling, right=True)
+    held = truth.gather(1, order)
+    higher = held.cumsum(1).gather(1, ranks - 1)
+    return float((held * higher / ranks).sum(1).div(truth.sum(1)).mean())
 
 
 def mean_auroc(scores: Tensor, truth: Tensor) -> float:

@@ -17,11 +17,13 @@ from datamodules.errors import RequestError
 from datamodules.events import IntentLabels, build_events
 from datamodules.intent_labels import label_count
 from datamodules.prepared import TRAIN, PreparedDataset
-from datamodules.types import Batch, EvaluationBatch, SequenceBatch
+from datamodules.types import PAD, Batch, EvaluationBatch, SequenceBatch
 from intentbench.metrics.formulas import compute_metric
 from intentbench.metrics.intent_prediction import IntentScore
+from intentbench.metrics.ranks import ranks_from_scores
 from intentbench.models.base import MONITORED, GradientRecommender
 from intentbench.nn.cross_entropy import chunked_cross_entropy
+from intentbench.nn.event_features import EventFeatures
 from intentbench.nn.event_inputs import (
     EventInputs,
     KnownEvents,
@@ -29,8 +31,10 @@ from intentbench.nn.event_inputs import (
     know_events,
     label_shares,
 )
-from intentbench.nn.intent_heads import IntentHeads
+from intentbench.nn.initialisation import init_normal
+from intentbench.nn.intent_heads import IntentHeads, IntentMixture
 from intentbench.nn.reading import Reading, join_readings
+from intentbench.nn.time_encoding import TimeEncoding
 from intentbench.nn.weighted_cross_entropy import weighted_cross_entropy
 
 
@@ -90,6 +94,17 @@ class EventRecommender(GradientRecommender):
         self._known: KnownEvents | None = None
         self._taken: PreparedDataset | None = None
 
+    def initialise(self) -> None:
+        """N(0, 0.02²), but what enters encoders side by side, or is added there, of like scale.
+
+        Otherwise what is smaller by an order of magnitude would hardly be heard at first, and a
+        comparison of parts would be one of their scales.
+        """
+        self.apply(init_normal)
+        for module in self.modules():
+            if isinstance(module, EventFeatures | TimeEncoding | IntentMixture):
+                module.initialise()
+
     # Data ----------------------------------------------------------------------------------
 
     @classmethod
@@ -116,8 +131,14 @@ class EventRecommender(GradientRecommender):
         """The part of `check` that needs no work, and that every `take` does.
 
         Raises:
-            RequestError: the dataset lacks what the arguments ask for.
+            RequestError: the dataset lacks what the arguments ask for, or there is nothing to
+                predict, and that was not asked for.
         """
+        if not arguments["fields"] and arguments["intents"] is None:
+            raise RequestError(
+                f"{dataset.meta.name}: {cls.__name__} has no fields for this dataset: give rules, "
+                "fields: {action: behaviour} (docs/events.md), or intents: [] for the item alone"
+            )
         if dataset.timestamps is None and cls.needs_times(arguments):
             raise RequestError(
                 f"{dataset.meta.name}: {cls.__name__} needs timestamps, which the dataset does not "
@@ -220,17 +241,12 @@ class EventRecommender(GradientRecommender):
             )
         terms = {"item": total}
         if self.predicts and self.intent_weight:
-            labels = [self._labels(known, n, before + 1, batch.labels) for n in self.chosen]
+            labels = [known.labels(field, before + 1) for field in self.predicted(known)]
             losses = self.heads.losses(reading.logits, labels, weights)
             for name, loss in zip(self.predicts, losses, strict=True):
                 terms[f"intent_{name}"] = loss
                 total = total + self.intent_weight * loss
         return {"total": total, **terms}
-
-    def _labels(self, known: KnownEvents, number: int, rows: Tensor, items: Tensor) -> Tensor:
-        """Labels that a head learns: (T,) of the events `rows`, or (T, d) of their items."""
-        single = self.field_sizes[number][0] == "single"
-        return known.targets[number][rows if single else items]
 
     def configure_gradient_clipping(
         self,
@@ -245,11 +261,16 @@ class EventRecommender(GradientRecommender):
     # Test ----------------------------------------------------------------------------------
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
-        """Rank the test target, and judge the predicted intents."""
-        super().test_step(batch, batch_idx)
-        if not self.predicts:
-            return
+        """Rank the test target, and judge the predicted intents, of one reading."""
         reading, before = self.reading(batch)
+        scores = reading.queries @ self.item_table().T
+        scores[:, PAD] = -torch.inf
+        ranks = ranks_from_scores(scores, batch.target, batch.masked)
+        self.test_ranks.update(batch.users, batch.key, ranks)
+        if self.predicts:
+            self._judge(batch, reading, before)
+
+    def _judge(self, batch: EvaluationBatch, reading: Reading, before: Tensor) -> None:
         known = self.known(batch.items.device)
         table = known.table
         target = table.target_rows(batch)

@@ -1,6 +1,6 @@
 """Sequence models with intent heads side by side: the plain baselines of IntentRec's paper.
 
-    h_k = LSTM | GRU | Transformer(e_{i_1} … e_{i_k})
+    h_k = LSTM | GRU | Transformer(LN(e_{i_1}) … LN(e_{i_k}))
     score(v) = FC_item(h_k),  p^i = softmax(FC_i(h_k))
     L = L_item + λ Σ_i L_i
 
@@ -17,7 +17,6 @@ from intentbench.models.card import Card
 from intentbench.models.events import EventRecommender
 from intentbench.nn.event_features import EventFeatures
 from intentbench.nn.event_inputs import EventInputs
-from intentbench.nn.initialisation import init_normal
 from intentbench.nn.intent_heads import IntentHeads, Multi
 from intentbench.nn.item_output import ItemOutput
 from intentbench.nn.reading import Reading
@@ -41,7 +40,8 @@ CARD = Card(
         "learning_rate": 5e-3,
     },
     deviations=(
-        "widths, depths and λ are not given in the paper: those of IntentRec here",
+        "widths, depths, λ and initialisation are not given in the paper: those of IntentRec here, "
+        "and a LayerNorm after the embeddings",
         "windows are padded on the right and positions counted from the first item, so that a "
         "trimmed batch equals a padded one",
     ),
@@ -124,7 +124,7 @@ class IntentSequence(EventRecommender):
         if self.predicts:
             self.heads = IntentHeads(width, self.intent_sizes, multi)
         self.output = ItemOutput(n_items, width)
-        self.apply(init_normal)
+        self.initialise()
 
     def item_table(self) -> Tensor:
         """Weights and biases of FC_item (V + 1, D + 1)."""

@@ -3,7 +3,7 @@
     F_k    fields of event k, S_k what the window of H seconds up to k says      (Eq. 1)
     E^int  = Encoder_int(F ⊕ S),  p^i = softmax(FC_i(E^int)),  v^i = Proj_i(p^i)
     Z      = Σ_i ω^i v^i,  ω = softmax_i(FC_att(v^i))                            (Eq. 2)
-    E^item = Encoder_item(F ⊕ S ⊕ Z),  score(v) = FC_item(E^item)                (Eq. 3)
+    E^item = Encoder_item(F ⊕ S ⊕ LN(Z)),  score(v) = FC_item(E^item)                (Eq. 3)
     L      = L_item + λ Σ_i L_i                                                  (Eq. 4)
 
 Position k predicts the intents and the item of event k + 1. The paper's variants are arguments:
@@ -30,7 +30,6 @@ from intentbench.models.events import EventRecommender
 from intentbench.models.intent import IntentRecommender, Intents
 from intentbench.nn.event_features import EventFeatures
 from intentbench.nn.event_inputs import EventInputs, KnownEvents
-from intentbench.nn.initialisation import init_normal
 from intentbench.nn.intent_heads import IntentHeads, IntentMixture, Multi
 from intentbench.nn.item_output import ItemOutput
 from intentbench.nn.reading import Reading
@@ -68,6 +67,9 @@ CARD = Card(
         "Enc of the short-term window is one banded attention block, which encodes every window "
         "exactly; a deeper one would need each window apart",
         "LayerNorm after the layers that enter an encoder; the paper's normalisation is not named",
+        "F and Z too go through a LayerNorm before they are joined (S ends with one), and vectors "
+        "of fields, of labels and of time start at its scale: else Z would start a thousand times "
+        "below S, and the hierarchy hardly be heard; the paper says nothing of initialisation",
         "all targets weigh alike unless behaviour_weights says otherwise; the paper weighs them by "
         "duration, which no dataset here has. Weights are the target's, normalised over the batch",
         "each L_i is a mean over targets that have a label of the intent",
@@ -189,10 +191,11 @@ class IntentRec(EventRecommender, IntentRecommender):
                 inputs += width
             else:
                 self.mixture = IntentMixture([size for _, size in self.intent_sizes], intent_width)
+                self.mixture_norm = nn.LayerNorm(intent_width)  # F and S end with one
                 inputs += intent_width
         self.item_encoder = TimedEncoder(inputs, *shape, item_blocks, heads, dropout)
         self.output = ItemOutput(n_items, width, self.features.items if tie_item_weights else None)
-        self.apply(init_normal)
+        self.initialise()
 
     @classmethod
     def needs_times(cls, arguments: Mapping[str, Any]) -> bool:
@@ -238,10 +241,11 @@ class IntentRec(EventRecommender, IntentRecommender):
             return Reading(self.output(states), logits, states)
         states = self.intent_encoder(seen, events.codes)
         logits = self.heads(states)
-        mixture, attention = states, None
+        mixture, entering, attention = states, states, None
         if self.mixture is not None:
             mixture, attention = self.mixture(self._evidence(events, logits))
-        above = self.item_encoder(torch.cat([seen, mixture], -1), events.codes)
+            entering = self.mixture_norm(mixture)
+        above = self.item_encoder(torch.cat([seen, entering], -1), events.codes)
         return Reading(self.output(above), logits, states, mixture, attention)
 
     def _evidence(self, events: EventInputs, logits: list[Tensor]) -> list[Tensor]:

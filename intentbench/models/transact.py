@@ -1,6 +1,6 @@
 """TransAct (Xia et al., KDD 2023), adapted to rank the whole catalogue: IntentRec's best baseline.
 
-    x_k = LN(W (E_item ⊕ E_action)) + time_k,  h = causal Transformer(x)
+    x_k = LN(W LN(E_item ⊕ E_action)) + time_k,  h = causal Transformer(x)
     state_k = h_k ⊕ max_{j ≤ k} h_j,  score(v) = FC_item(state_k),  p^i = softmax(FC_i(state_k))
     L = L_item + λ Σ_i L_i
 
@@ -21,7 +21,6 @@ from intentbench.models.card import Card
 from intentbench.models.events import EventRecommender
 from intentbench.nn.event_features import EventFeatures
 from intentbench.nn.event_inputs import EventInputs
-from intentbench.nn.initialisation import init_normal
 from intentbench.nn.intent_heads import IntentHeads, Multi
 from intentbench.nn.item_output import ItemOutput
 from intentbench.nn.reading import Reading
@@ -49,6 +48,8 @@ CARD = Card(
         "one item table learned from scratch in place of PinSage vectors; no further features",
         "the state is the last output and the running maximum of outputs; the original joins "
         "several latest outputs",
+        "what enters the Transformer goes through LayerNorms, and vectors of time start at their "
+        "scale, as in IntentRec here",
         "the span that is hidden ends at the target's time, and where it would hide all, nothing "
         "is hidden",
         "windows are padded on the right and positions counted from the first item, so that a "
@@ -136,7 +137,7 @@ class TransAct(EventRecommender):
         if self.predicts:
             self.heads = IntentHeads(2 * width, self.intent_sizes, multi)
         self.output = ItemOutput(n_items, 2 * width)
-        self.apply(init_normal)
+        self.initialise()
 
     @classmethod
     def needs_times(cls, arguments: Mapping[str, Any]) -> bool:

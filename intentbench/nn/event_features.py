@@ -1,9 +1,10 @@
 """What a model sees of each event: IntentRec's interaction features F_k (arXiv 2408.05353).
 
-    F_k = E_item[i_k] ⊕ E_1[c_k^1] ⊕ … ⊕ numbers
+    F_k = LN(E_item[i_k] ⊕ E_1[c_k^1] ⊕ … ⊕ numbers)
 
 A field with one value an event (a behaviour, a bucket of ages) is looked up; one with several
-values an item (genres) enters as the mean of their vectors. Numbers lie in [0, 1].
+values an item (genres) enters as the mean of their vectors. Numbers lie in [0, 1]. The paper has no
+LN here: with it F enters an encoder at the scale of what is joined to it, S and Z.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from datamodules.events import EventTable, IntentLabels
 from datamodules.types import PAD
+from intentbench.nn.initialisation import init_normal
 
 NUMBERS = 2
 """Numbers of an event: rating / 5, and the logarithm of the gap before it."""
@@ -85,6 +87,13 @@ class EventFeatures(nn.Module):
             for kind, size in fields
         )
         self.width = item_width + field_width * len(fields) + NUMBERS * numbers
+        self.norm = nn.LayerNorm(self.width)
+
+    def initialise(self) -> None:
+        """Vectors of length about 1, whatever their width: none drowns beside the numbers."""
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                init_normal(module, module.embedding_dim**-0.5)
 
     def forward(self, items: Tensor, values: Sequence[Tensor], numbers: Tensor) -> Tensor:
         """F (B, L, `width`).
@@ -95,7 +104,9 @@ class EventFeatures(nn.Module):
             numbers: (B, L, `NUMBERS`).
         """
         looked_up = [field(value) for field, value in zip(self.fields, values, strict=True)]
-        return torch.cat([self.items(items), *looked_up, *([numbers] if self.numbers else [])], -1)
+        parts = [self.items(items), *looked_up, *([numbers] if self.numbers else [])]
+        result: Tensor = self.norm(torch.cat(parts, -1))
+        return result
 
 
 class MeanEmbedding(nn.Module):

@@ -42,14 +42,15 @@ class KnownEvents:
         numbers: (E + 1, 2).
         times: (E + 1,) seconds; 0 where the data has none.
         codes: (E + 1, 3).
-        targets: labels that each field's head learns, as `IntentLabels.labels`.
+        taught: (E + 1,) number of the event whose labels heads learn in place of an event's own;
+            None: its own.
     """
 
     table: EventTable
     numbers: Tensor
     times: Tensor
     codes: Tensor
-    targets: tuple[Tensor, ...]
+    taught: Tensor | None = None
 
     def to(self, device: torch.device) -> "KnownEvents":
         """A copy on `device`, or itself where it is there already."""
@@ -61,7 +62,7 @@ class KnownEvents:
             numbers=self.numbers.to(device),
             times=self.times.to(device),
             codes=self.codes.to(device),
-            targets=tuple(labels.to(device) for labels in self.targets),
+            taught=None if self.taught is None else self.taught.to(device),
         )
 
     def inputs(self, items: Tensor, rows: Tensor) -> EventInputs:
@@ -71,6 +72,17 @@ class KnownEvents:
             items, rows, values, self.numbers[rows], self.times[rows], self.codes[rows]
         )
 
+    def labels(self, field: IntentLabels, rows: Tensor) -> Tensor:
+        """What a head learns of events: labels (T,), or (T, d) of their items.
+
+        Args:
+            field: of the table.
+            rows: (T,) numbers of the events.
+        """
+        if self.taught is not None:
+            rows = self.taught[rows]
+        return field.labels[rows if field.kind == "single" else self.table.items[rows]]
+
 
 def know_events(dataset: PreparedDataset, fields: Mapping[str, str], shuffled: bool) -> KnownEvents:
     """Look everything up once.
@@ -78,8 +90,8 @@ def know_events(dataset: PreparedDataset, fields: Mapping[str, str], shuffled: b
     Args:
         dataset: prepared.
         fields: name to rule.
-        shuffled: whether heads learn labels that are dealt out to other events: as many of each
-            label, and nothing to learn from.
+        shuffled: whether heads learn labels of other events: as many of each label, and nothing
+            to learn them from.
 
     Raises:
         RequestError: the dataset lacks what a rule needs.
@@ -88,11 +100,10 @@ def know_events(dataset: PreparedDataset, fields: Mapping[str, str], shuffled: b
     times, gaps = table.timestamps, table.gaps
     if times is None or gaps is None:
         times = gaps = torch.zeros_like(table.items)
-    labels = [field.labels for field in table.intents]
-    if shuffled:
-        labels = [_dealt_out(field) for field in table.intents]
-    numbers = event_numbers(table, dataset.split == TRAIN)
-    return KnownEvents(table, numbers, times, time_codes(times, gaps), tuple(labels))
+    training = dataset.split == TRAIN
+    numbers = event_numbers(table, training)
+    taught = shuffled_events(table, training) if shuffled else None
+    return KnownEvents(table, numbers, times, time_codes(times, gaps), taught)
 
 
 def label_shares(field: IntentLabels, table: EventTable, training: Tensor) -> Tensor:
@@ -111,14 +122,25 @@ def label_shares(field: IntentLabels, table: EventTable, training: Tensor) -> Te
     return counts / counts.sum().clamp(min=1)
 
 
-def _dealt_out(field: IntentLabels) -> Tensor:
-    """Labels at other events, or of other items, of those that have a label."""
-    labels = field.labels.clone()
-    has = labels >= 0 if field.kind == "single" else labels.any(1)
-    kept = labels[has]
-    order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(0))
-    labels[has] = kept[order]
-    return labels
+def shuffled_events(table: EventTable, training: Tensor) -> Tensor:
+    """A permutation of the training targets: an event's item does not tell the labels it gets.
+
+    Args:
+        table: of E events, on the CPU.
+        training: (E,) bool.
+
+    Returns:
+        (E + 1,) a training target for each training target; all other events stay. A user's first
+        event is no target.
+    """
+    targets = training.clone()
+    begin, end = table.offsets[:-1], table.offsets[1:]
+    targets[begin[end > begin]] = False
+    rows = targets.nonzero().flatten()
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    taught = torch.arange(len(table.items))
+    taught[rows] = rows[order]
+    return taught
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

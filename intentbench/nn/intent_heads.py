@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from intentbench.nn.initialisation import init_normal
+
 Multi = Literal["softmax", "bce"]
 
 
@@ -69,9 +71,15 @@ class IntentMixture(nn.Module):
 
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()
+        self.width = width
         self.project = nn.ModuleList(nn.Linear(size, width) for size in sizes)
         # the softmax cancels a bias, and all of a single score: nothing to learn
         self.attend = nn.Linear(width, 1, bias=False) if len(sizes) > 1 else None
+
+    def initialise(self) -> None:
+        """Vectors of labels of length about 1, as those of fields (`EventFeatures`)."""
+        for layer in self.project:
+            init_normal(layer, self.width**-0.5)
 
     def forward(self, distributions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Z (…, width) and the weights ω (…, M) of distributions (…, d_i)."""

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from intentbench.nn.initialisation import init_normal
 from intentbench.nn.transformer import BertBlock
 
 Position = Literal["time+order", "time", "order", "none"]
@@ -52,6 +53,12 @@ class TimeEncoding(nn.Module):
         sizes = (HOURS, DAYS, GAPS) if "time" in position else ()
         self.tables = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
         self.order = nn.Embedding(window, width) if "order" in position else None
+
+    def initialise(self) -> None:
+        """Numbers whose sum over tables has variance 1, as has the LN that they are added to."""
+        tables = [*self.tables, *([] if self.order is None else [self.order])]
+        for table in tables:
+            init_normal(table, len(tables) ** -0.5)
 
     def forward(self, codes: Tensor) -> Tensor | float:
         """What to add to vectors (B, L, D).

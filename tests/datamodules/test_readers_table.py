@@ -152,3 +152,34 @@ def test_hub_dataset_leaves_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(RequestError, match=r"^hub dataset .*nowhere"):
         read_events("table", {}, {"hub": str(tmp_path / "nowhere")})
     assert not list(temporary.iterdir())
+
+
+def test_runs_of_one_item_and_action_keep_their_first_event(tmp_path: Path) -> None:
+    lines = [
+        "user,session,timestamp,item,action",
+        "u,1,10,a,look",
+        "u,1,11,a,look",  # repeats
+        "v,9,11,a,look",  # another user
+        "u,1,12,,search",  # names no item: does not come between
+        "u,1,13,a,look",  # repeats
+        "u,1,14,a,buy",  # another action
+        "u,1,15,a,look",
+        "u,2,16,a,look",  # another session
+        "u,2,18,b,look",
+        "u,2,17,a,look",  # in time before b: repeats
+        "v,9,12,a,look",  # repeats
+        "v,9,13,b,",
+        "v,9,14,b,",  # repeats: the same lack of an action
+    ]
+    files = write(tmp_path, events_csv="\n".join(lines) + "\n")
+    kept = rows(read_events("table", files, {"collapse_repeats": True}), "user", "timestamp")
+    gone = {("u", 11), ("u", 13), ("u", 17), ("v", 12), ("v", 14)}
+    everything = rows(read_events("table", files, {}), "user", "timestamp")
+    assert len(everything) == 13
+    assert kept == [row for row in everything if row not in gone]
+
+
+def test_without_times_sessions_and_actions_runs_are_those_of_rows(tmp_path: Path) -> None:
+    text = "user,item\n1,a\n2,a\n1,a\n1,b\n1,a\n2,a\n"
+    found = read_events("table", write(tmp_path, events_csv=text), {"collapse_repeats": True})
+    assert rows(found) == [(1, "a"), (2, "a"), (1, "b"), (1, "a")]

@@ -13,7 +13,12 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 
-from intentbench.metrics.intent_prediction import IntentScore, mean_auroc, multi_decisions
+from intentbench.metrics.intent_prediction import (
+    IntentScore,
+    mean_auroc,
+    multi_decisions,
+    ranking_precision,
+)
 
 D = 6
 
@@ -61,6 +66,9 @@ def test_single_labels() -> None:
     areas = [roc_auc_score(y == label, p[:, label]) for label in occurs]
     assert found["auroc"] == pytest.approx(np.mean(areas), rel=1e-5)
     assert found["accuracy_majority"] == pytest.approx(accuracy_score(y, np.full(len(y), 1)))
+    prior = np.tile([0.1, 0.3, 0.2, 0.25, 0.1, 0.05], (len(y), 1))
+    assert found["nll_majority"] == pytest.approx(log_loss(y, prior, labels=range(D)), rel=1e-5)
+    assert "nll_last" not in found, "a label repeated is no distribution"
     repeated = np.where(before >= 0, before, 1)  # nothing known before: the most frequent label
     assert found["accuracy_last"] == pytest.approx(accuracy_score(y, repeated))
     assert found["macro_f1_last"] == pytest.approx(
@@ -102,11 +110,31 @@ def test_batches_and_repeats_do_not_matter() -> None:
 def test_untied_targets_apart() -> None:
     tied = torch.arange(80) % 3 == 0
     (score,) = _score(True, tied)
-    shares, truth, _ = _single()
+    shares, truth, last = _single()
     kept = (truth >= 0) & ~tied
-    expected = accuracy_score(truth[kept], shares[kept].argmax(1))
-    assert score.compute()["accuracy_untied"] == pytest.approx(expected)
-    assert "accuracy_untied" not in _score(True)[0].compute()
+    found, y = score.compute(), truth[kept]
+    guesses = {
+        "": shares[kept].argmax(1),
+        "_majority": torch.ones_like(y),
+        "_last": torch.where(last >= 0, last, 1)[kept],
+    }
+    for name, guess in guesses.items():
+        expected = accuracy_score(y, guess)
+        assert found[f"accuracy{name}_untied"] == pytest.approx(expected)
+    prior = torch.tensor([0.1, 0.3, 0.2, 0.25, 0.1, 0.05])
+    assert found["nll_majority_untied"] == pytest.approx(float(-prior[y].log().mean()))
+    assert not any(name.endswith("_untied") for name in _score(True)[0].compute())
+
+
+@pytest.mark.parametrize("levels", [2, 4, 1000])
+def test_ranking_precision_with_ties(levels: int) -> None:
+    torch.manual_seed(0)
+    scores = torch.randint(levels, (60, 9)) / levels
+    truth = torch.rand(60, 9) < 0.3
+    truth[~truth.any(1), 0] = True
+    found = ranking_precision(scores, truth.float())
+    expected = label_ranking_average_precision_score(truth.numpy(), scores.numpy())
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_target_with_a_label_gives_nothing() -> None:

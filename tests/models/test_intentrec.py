@@ -17,6 +17,7 @@ from intentbench.contracts.data import build_dataset
 from intentbench.contracts.subject import quiet_trainer
 from intentbench.metrics.formulas import compute_metric
 from intentbench.metrics.intent import nmi
+from intentbench.metrics.ranks import ranks_from_scores
 from intentbench.models.intentrec import IntentRec
 from intentbench.nn.intent_heads import IntentMixture
 from intentbench.nn.kmeans import KMeans
@@ -243,9 +244,7 @@ def test_labels_are_those_of_the_targets_and_never_a_start() -> None:
     known = model.known(torch.device("cpu"))
     _, before = model.reading(batch)
     assert data.items[before + 1].long().equal(batch.labels)
-    action, drift, category = (
-        model._labels(known, number, before + 1, batch.labels) for number in range(3)
-    )
+    action, drift, category = (known.labels(field, before + 1) for field in model.predicted(known))
     assert data.actions is not None
     assert action.equal(data.actions[before + 1].long())
     assert (drift > 0).all(), "label 0 is the start"
@@ -287,10 +286,49 @@ def test_first_losses_are_near_their_logarithms() -> None:
     torch.testing.assert_close(terms["total"], total)
 
 
+def _entering(model: IntentRec, batch: Any) -> Tensor:
+    """F ⊕ S ⊕ Z (T, …) of a batch's targets, as they enter the item encoder."""
+    caught: list[Tensor] = []
+    model.item_encoder.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    model.reading(batch)
+    return torch.cat([part.flatten(0, 1) for part in caught])[batch.select].detach()
+
+
+@pytest.mark.parametrize("bridge", ["mixture", "detached", "labels", "states"])
+def test_parts_enter_the_item_encoder_at_like_scale(bridge: str) -> None:
+    model, batch = _model(bridge=bridge).eval(), training_batch(event_data())
+    entering = _entering(model, batch)
+    width = model.features.width
+    parts = (entering[:, :width], entering[:, width : width + 8], entering[:, width + 8 :])
+    spread = [float(part.std(1).mean()) for part in parts]
+    assert max(spread) < 3 * min(spread)
+    time = model.item_encoder.time(model.known(torch.device("cpu")).codes[None, :10])
+    assert isinstance(time, Tensor)
+    assert 1 / 3 < float(time.detach().std()) < 3, "added to what has gone through a LayerNorm"
+
+
+def test_no_label_at_all_gives_a_finite_mixture_and_gradient() -> None:
+    """Events whose items have no category, where labels feed the item encoder."""
+    data = event_data()
+    offsets = torch.zeros_like(data.features["item.category.offsets"])
+    offsets[-1] = len(data.features["item.category.values"])  # all of them the last item's
+    bare = replace(data, features=data.features | {"item.category.offsets": offsets})
+    model = _model(bridge="labels", fields={"category": "values:category:4"})
+    model.take(bare)
+    batch = training_batch(bare)
+    reading, _ = model.reading(batch)
+    assert reading.mixture is not None
+    assert not reading.mixture[batch.labels < N_ITEMS].all()
+    terms = model.loss(batch)
+    terms["total"].backward()  # type: ignore[no-untyped-call]
+    assert all(value.isfinite() for value in terms.values())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_an_item_of_the_history_can_be_first_where_it_is_not_masked() -> None:
     """Property 16."""
     data = build_dataset("repeats", [[1, 2, 1, 2, 1, 2, 1, 2]] * 4, 3)
-    model = IntentRec(3, 4, **{**TINY, "fields": {}, "learning_rate": 1e-2})
+    model = IntentRec(3, 4, **{**TINY, "fields": {}, "intents": (), "learning_rate": 1e-2})
     module = batches(data, mask_history=False)
     quiet_trainer(60).fit(model, module)
     for masked, first in ((False, 1), (True, 3)):
@@ -358,6 +396,25 @@ def test_intent_metrics_are_those_of_the_test_targets() -> None:
     assert found["item/ndcg@10_untied"] == pytest.approx(expected)
 
 
+def test_a_test_reads_each_batch_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = event_data(), _model()
+    quiet_trainer(1).test(model, module := batches(data), verbose=False)
+    batch = test_batch(data)
+    scores = model.eval().score(batch)
+    assert model.table is not None
+    expected = ranks_from_scores(scores.detach(), batch.target, batch.masked)
+    assert model.table.rank.tolist() == expected[batch.users.argsort()].tolist()
+    read, count = model.reading, []
+
+    def counted(batch: Any) -> Any:
+        count.append(batch)
+        return read(batch)
+
+    monkeypatch.setattr(model, "reading", counted)
+    quiet_trainer(1).test(model, module, verbose=False)
+    assert len(count) == 1
+
+
 def test_what_cannot_be_is_refused_in_a_line() -> None:
     data, batch = event_data(), test_batch(event_data())
     with pytest.raises(RequestError, match="each one of the fields, once: action, drift, category"):
@@ -378,6 +435,13 @@ def test_what_cannot_be_is_refused_in_a_line() -> None:
         IntentRec.check(untimed, {**arguments, "fields": FIELDS})
     with pytest.raises(RequestError, match="genre"):
         IntentRec.check(data, {**arguments, "fields": {"genre": "values:genre"}})
+    nothings: list[dict[str, str] | None] = [None, {}]
+    for nothing in nothings:
+        with pytest.raises(RequestError, match=r"events: IntentRec has no fields .* intents: \[\]"):
+            _model(fields=nothing)
+        with pytest.raises(RequestError, match="has no fields"):
+            IntentRec.check(data, {**arguments, "fields": nothing})
+        assert not _model(fields=nothing, intents=()).predicts, "V0, as asked for"
 
 
 def test_vectors_of_intents_are_the_mixture_at_every_event() -> None:

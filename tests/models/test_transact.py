@@ -150,6 +150,6 @@ def test_what_cannot_be_is_refused_in_a_line() -> None:
     untimed = replace(event_data(), timestamps=None)
     with pytest.raises(RequestError, match="TransAct needs timestamps"):
         _model().take(untimed)
-    model = _model(action="", fields={}, position="order", hidden_hours=0.0)
+    model = _model(action="", fields={}, intents=(), position="order", hidden_hours=0.0)
     model.take(untimed)
     assert model.score(test_batch(untimed))[:, 1:].isfinite().all()

@@ -1,9 +1,11 @@
 """Features of events against a loop over events; the tables that know them; the item output."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
+from sklearn.metrics import mutual_info_score
 
 from datamodules.events import build_events
 from datamodules.prepared import TRAIN, PreparedDataset
@@ -41,6 +43,7 @@ def test_features_are_the_parts_side_by_side() -> None:
         mean = torch.stack([multi.labels.weight[label] for label in held.tolist()]).mean(0)
         own = single(data.actions[row].long() + 1)
         expected = torch.cat([module.items.weight[item], own, mean, known.numbers[row]])
+        expected = (expected - expected.mean()) / (expected.var(correction=0) + 1e-5).sqrt()
         torch.testing.assert_close(found[0, place], expected)
     assert not found[0, 2].any(), "padding has no features"
 
@@ -107,15 +110,57 @@ def test_shares_of_labels_are_those_of_training() -> None:
     torch.testing.assert_close(multi, held.float().mean(0))
 
 
-def test_shuffled_labels_are_as_many_but_elsewhere() -> None:
+def _targets(data: PreparedDataset) -> torch.Tensor:
+    """Numbers of the events that training predicts, by a loop over users."""
+    users = pairwise(data.offsets.tolist())
+    found = [row for begin, end in users for row in range(begin + 1, end)]
+    return torch.tensor([row for row in found if data.split[row] == TRAIN])
+
+
+def test_shuffled_labels_are_as_many_but_of_other_events() -> None:
     data = _data()
     plain, other = (know_events(data, FIELDS, shuffled) for shuffled in (False, True))
-    for before, after in zip(plain.targets, other.targets, strict=True):
-        assert not before.equal(after)
-        assert before.sum(0).equal(after.sum(0))
-    assert plain.table.intents[0].codes.equal(other.table.intents[0].codes), "inputs stay"
-    assert (other.targets[0][-1] == -1).all()
-    assert not other.targets[1][0].any()
+    rows = _targets(data)
+    for before, after in zip(plain.table.intents, other.table.intents, strict=True):
+        own, dealt = plain.labels(before, rows), other.labels(after, rows)
+        assert not own.equal(dealt)
+        if before.kind == "single":
+            assert own.bincount().equal(dealt.bincount())
+        else:
+            assert own.sum(0).equal(dealt.sum(0))
+        assert before.codes.equal(after.codes), "inputs stay"
+        assert before.labels.equal(after.labels), "and so do the labels that a test asks for"
+    assert plain.taught is None
+    assert other.taught is not None
+    held_out = torch.ones(len(data.items) + 1, dtype=torch.bool)
+    held_out[rows] = False
+    assert other.taught[held_out].equal(held_out.nonzero().flatten()), "all others stay"
+    assert other.taught[rows].sort().values.equal(rows)
+
+
+def _told_by_item(items: torch.Tensor, labels: torch.Tensor) -> float:
+    """Mutual information (nats) of an event's item and its most telling label."""
+    return max(
+        float(mutual_info_score(items.numpy(), held.numpy())) for held in labels.T if held.any()
+    )
+
+
+def test_shuffled_labels_cannot_be_told_from_the_item() -> None:
+    """Several labels are those of an item: dealt out to items they could be learned by heart."""
+    data = planted_cycles(300)
+    fields = {"category": "values:category:4"}
+    rows = _targets(data)
+    items = data.items[rows].long()
+    plain, other = (know_events(data, fields, shuffled) for shuffled in (False, True))
+    own, dealt = (known.labels(known.table.intents[0], rows) for known in (plain, other))
+    sure, chance = _told_by_item(items, own), _told_by_item(items, dealt)
+    assert sure > 0.3
+    # of n events and independent labels, I is (V - 1) / 2n in expectation
+    assert chance < 3 * data.n_items / (2 * len(rows)) < sure / 5
+    for label in range(4):  # nor does any item have a label much more often than all events
+        share = float(dealt[:, label].float().mean())
+        each = [float(dealt[items == item, label].float().mean()) for item in set(items.tolist())]
+        assert max(each) < 2 * share
 
 
 def test_joined_flattens_groups() -> None:
