@@ -47,6 +47,7 @@ HISTORY = {
     "last_session": "successive",
     "ratio": "block",
     "pre_split": "train",
+    "random": "train",
 }
 """What stands before a target, by split (see `datamodules.prepared.Meta.history`). A set of
 held-out items is ranked as one block; collaborative filtering's own splits know training alone."""

@@ -254,6 +254,8 @@ def _split(events: pl.DataFrame, offsets: NDArray[np.int64], recipe: Recipe) -> 
             return splits.leave_one_out(offsets)
         case "ratio":
             return splits.ratio(offsets, 1 - valid - test, valid)
+        case "random":
+            return splits.random(offsets, events["item_row"].to_numpy(), valid, test)
         case "last_session":
             return splits.last_session(offsets, events["session"].to_numpy())
         case "global_temporal":

@@ -5,7 +5,7 @@ from typing import Literal
 
 from datamodules.errors import RequestError
 
-Split = Literal["leave_one_out", "global_temporal", "ratio", "pre_split", "last_session"]
+Split = Literal["leave_one_out", "global_temporal", "ratio", "random", "pre_split", "last_session"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Recipe:
             the sessions that the data names; where it names none, "last_session" cuts at
             `datamodules.preprocess.SESSION_GAP`.
         split: which events are for training, validation and test, see `datamodules.splits`.
-        valid_share: share of validation events, for "global_temporal" and "ratio".
+        valid_share: share of validation events, for "global_temporal", "ratio" and "random".
         test_share: share of test events, for the same.
 
     Raises:

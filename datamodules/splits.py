@@ -71,6 +71,35 @@ def ratio(offsets: Ints, train_share: float, valid_share: float) -> Codes:
     return split
 
 
+def random(
+    offsets: Ints, items: Ints, valid_share: float, test_share: float, seed: int = 0
+) -> Codes:
+    """Events at random, whoever they belong to: the split of implicit feedback without order.
+
+    A user or an item without a training event gets one back: its first among the held out.
+
+    Args:
+        offsets: (N + 1,).
+        items: (E,) of each event.
+        valid_share: share of all events for validation.
+        test_share: share of all events for test.
+        seed: of the draw.
+    """
+    total = len(items)
+    codes = np.full(total, TRAIN, dtype=np.uint8)
+    valid, test = round(total * valid_share), round(total * test_share)
+    codes[:valid] = VALID
+    codes[valid : valid + test] = TEST
+    split = np.random.default_rng(seed).permutation(codes)
+    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    for owner in (users, items):
+        known = np.zeros(int(owner.max()) + 1, dtype=bool)
+        known[owner[split == TRAIN]] = True
+        _, first = np.unique(owner, return_index=True)
+        split[first[~known[owner[first]]]] = TRAIN
+    return split
+
+
 def last_session(offsets: Ints, sessions: NDArray[np.int32]) -> Codes:
     """Each user's last session for test, the one before for validation, the rest for training.
 

@@ -52,6 +52,33 @@ def test_ratio_equals_loop(users: Users, valid: float, test: float) -> None:
 
 @given(USERS.filter(lambda users: any(users)), SHARES, SHARES)
 @settings(max_examples=100, derandomize=True)
+def test_random_leaves_every_user_and_item_an_event_to_train_on(
+    users: Users, valid: float, test: float
+) -> None:
+    offsets, items = flat(users)
+    owners = np.repeat(np.arange(len(users)), np.diff(offsets))
+    split = splits.random(offsets, items, valid, test)
+    for owner in (owners, items):
+        assert set(owner[split == TRAIN]) == set(owner)
+    for code, share in ((VALID, valid), (TEST, test)):
+        assert (split == code).sum() <= round(len(items) * share)
+
+
+def test_random_has_the_shares_at_random_and_the_same_ones_again() -> None:
+    offsets = np.arange(0, 20_001, 20)  # 1000 users of 20 events
+    items = np.random.default_rng(1).integers(0, 50, 20_000)
+    split = splits.random(offsets, items, 0.2, 0.3)
+    assert (split == VALID).sum() == 4000
+    assert (split == TEST).sum() == 6000
+    per_user = (split == TEST).reshape(1000, 20).sum(1)
+    # hypergeometric, next to binomial: 20 draws at 0.3
+    assert abs(per_user.std() - (20 * 0.3 * 0.7) ** 0.5) < 0.1
+    assert (split == splits.random(offsets, items, 0.2, 0.3)).all()
+    assert (split != splits.random(offsets, items, 0.2, 0.3, seed=1)).any()
+
+
+@given(USERS.filter(lambda users: any(users)), SHARES, SHARES)
+@settings(max_examples=100, derandomize=True)
 def test_global_temporal_keeps_shares_and_never_splits_a_moment(
     users: Users, valid: float, test: float
 ) -> None:
