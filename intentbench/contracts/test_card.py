@@ -6,16 +6,18 @@ from dataclasses import asdict
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from datamodules.catalog import catalog
 from datamodules.errors import RequestError
+from datamodules.prepare import HISTORY
 from intentbench.contracts.arguments import other_values
 from intentbench.contracts.checks import CHECKS
 from intentbench.contracts.subject import FILLED, Subject
-from intentbench.metrics.formulas import compute_metric
+from intentbench.metrics.users import mean_metric
 from intentbench.models.base import Recommender
 from intentbench.models.card import Published
 from intentbench.runner.arguments import construct, resolve_arguments
@@ -40,7 +42,8 @@ def test_card_is_complete_and_agrees_with_the_class(subject: Subject) -> None:
 
 def _check_figure(figure: Published, arguments: set[str]) -> None:
     assert figure.dataset in catalog()
-    assert 0 < compute_metric(figure.metric, 1) <= 1, "a metric that formulas.py knows"
+    first, history = np.ones(1, dtype=np.int64), HISTORY[catalog()[figure.dataset].recipe.split]
+    assert 0 < mean_metric(figure.metric, first, first, history) <= 1, "a metric of that dataset"
     assert 0 < figure.value < 1, "a fraction, not per cent"
     assert figure.source
     assert {*figure.when} <= arguments

@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import RequestError
-from intentbench.metrics.formulas import compute_metric
+from intentbench.metrics.users import (
+    headline_metrics,
+    mean_metric,
+    metric_names,
+    primary_metric,
+    user_values,
+)
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import load_noise_ranks, load_ranks, load_records
-
-METRICS = ("hit_rate@5", "ndcg@5", "hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20", "mrr")
-"""Metrics that a leaderboard publishes."""
 
 ORACLE = "oracle"
 """Method key of the Bayes-best ranker of synthetic data: a ceiling, no competitor."""
@@ -100,21 +103,29 @@ class Table:
         """U, users with a target."""
         return len(np.unique(self.user))
 
-    def values(self, cell: Cell, metric: str) -> NDArray[np.float64]:
-        """A metric by seed and user, (S, U)."""
-        return self.by_user(compute_metric(metric, cell.ranks))
+    @property
+    def history(self) -> str:
+        """What stands before a target, which says how several targets of a user are judged."""
+        return recorded_history(self.cells[0].any_record)
 
-    def by_user(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values of targets (…, T) as values of users (…, U).
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Metrics that are published."""
+        return metric_names(self.history)
 
-        Where users have several targets, the unit is still the user: their sum, scaled by U / T,
-        so that the mean over users is the mean over targets.
-        """
-        first = np.flatnonzero(np.diff(self.user, prepend=-1))
-        if len(first) == len(self.user):
-            return values
-        sums: NDArray[np.float64] = np.add.reduceat(values, first, axis=-1)
-        return sums * (len(first) / len(self.user))
+    @property
+    def headline(self) -> tuple[str, str]:
+        """Metrics that are compared with published figures."""
+        return headline_metrics(self.history)
+
+    @property
+    def primary(self) -> str:
+        """The metric that rows are sorted and tested by; the others carry no marks."""
+        return primary_metric(self.history)
+
+    def values(self, ranks: NDArray[np.integer], metric: str) -> NDArray[np.float64]:
+        """A metric of users, (…, U), from ranks (…, T)."""
+        return user_values(metric, self.user, ranks, self.history)
 
 
 def read_results(runs: Path) -> list[Result]:
@@ -161,6 +172,11 @@ def shared_protocol(record: TrialRecord) -> dict[str, Any]:
     return {name: value for name, value in record.protocol.items() if name not in INPUTS}
 
 
+def recorded_history(record: TrialRecord) -> str:
+    """What stands before a target; "" where the record does not say."""
+    return str(record.protocol.get("history", ""))
+
+
 def noise_settings(record: TrialRecord) -> list[dict[str, Any]]:
     """What a trial was measured under, without what came out."""
     names = ("protocol", "kind", "rate", "rounding", "seed")
@@ -187,7 +203,7 @@ def _table(dataset: str, results: list[Result]) -> Table:
             targets = targets or aligned
             if not all(np.array_equal(targets[part], aligned[part]) for part in ("user", "key")):
                 raise RequestError(f"{name} ranks other targets than the trials before it")
-            _check_metrics(record.metrics, aligned["rank"], name)
+            _check_metrics(record, record.metrics, aligned["user"], aligned["rank"], name)
             rows.append(aligned["rank"])
             if record.noise:
                 noise.append(_checked_noise(record, aligned, name))
@@ -257,16 +273,24 @@ def _checked_noise(record: TrialRecord, ranks: Ranks, name: str) -> NDArray[np.i
     if found.shape != (len(record.noise), len(ranks["user"])):
         raise RequestError(f"{name}: ranks under noise have shape {found.shape}; run it again")
     for entry, rank in zip(record.noise, found, strict=True):
-        _check_metrics(entry["metrics"], rank, f"{name}, {entry['kind']} {entry['rate']:g}")
+        where = f"{name}, {entry['kind']} {entry['rate']:g}"
+        _check_metrics(record, entry["metrics"], ranks["user"], rank, where)
     return found
 
 
-def _check_metrics(metrics: Mapping[str, float], rank: NDArray[np.integer], name: str) -> None:
-    for metric in METRICS:
+def _check_metrics(
+    record: TrialRecord,
+    metrics: Mapping[str, float],
+    user: NDArray[np.integer],
+    rank: NDArray[np.integer],
+    name: str,
+) -> None:
+    history = recorded_history(record)
+    for metric in metric_names(history):
         recorded = metrics.get(metric)
         if recorded is None:
             continue
-        found = float(compute_metric(metric, rank).mean())
+        found = mean_metric(metric, user, rank, history)
         if abs(found - recorded) > _TOLERANCE:
             raise RequestError(
                 f"{name}: recorded {metric} {recorded:.6f}, its ranks give {found:.6f}; "

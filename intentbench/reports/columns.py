@@ -1,13 +1,13 @@
 """Columns of a table: one producer each, its output checked.
 
 A producer takes a section and gives a heading and one text a row. Another column is another
-producer in `ACCURACY`, `PUBLISHED` or `COST`.
+producer in `accuracy_columns`, `published_columns` or `COST`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import mean
 
-from intentbench.reports.leaderboard import ALPHA, PRIMARY, Row, Section
+from intentbench.reports.leaderboard import ALPHA, Row, Section
 from intentbench.stats.contrast import BORROWED, USERS_ONLY
 
 Column = tuple[str, list[str]]
@@ -18,7 +18,7 @@ EMPTY = "-"
 FLAGS = {BORROWED: "†", USERS_ONLY: "‡"}
 """Signs of what a reader must know of a difference."""
 
-_SHORT = {"hit_rate": "HR", "ndcg": "NDCG", "mrr": "MRR"}
+_SHORT = {"hit_rate": "HR", "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
 
 
 def produce(section: Section, producers: Sequence[Producer]) -> list[Column]:
@@ -47,6 +47,15 @@ def short_name(metric: str) -> str:
     """
     formula, at, k = metric.partition("@")
     return _SHORT.get(formula, formula) + at + k
+
+
+def short_names(metrics: Iterable[str]) -> str:
+    """Metrics as printed in a line that is about several tables.
+
+    >>> short_names(["ndcg@10", "ndcg@20"])
+    'NDCG@10 or NDCG@20'
+    """
+    return " or ".join(map(short_name, metrics))
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -108,7 +117,8 @@ def tier(section: Section) -> Column:
 
 def difference(section: Section) -> Column:
     """Relative difference to the reference with its interval, and the mark."""
-    heading = f"{short_name(PRIMARY)} against {code(section.reference)}, % [{percent(1 - ALPHA)}]"
+    name = short_name(section.table.primary)
+    heading = f"{name} against {code(section.reference)}, % [{percent(1 - ALPHA)}]"
     return heading, [_difference(section, row) for row in section.rows]
 
 
@@ -166,23 +176,16 @@ def cost(heading: str, read: Callable[[Row], float], digits: int = 0) -> Produce
     return produce_cost
 
 
-ACCURACY: tuple[Producer, ...] = (
-    row_name,
-    accuracy("hit_rate@5"),
-    accuracy("ndcg@5"),
-    accuracy("hit_rate@10"),
-    accuracy("ndcg@10"),
-    accuracy("hit_rate@20"),
-    accuracy("ndcg@20"),
-    seeds,
-    tier,
-    difference,
-    users,
-)
-"""How well: always shown."""
+def accuracy_columns(section: Section) -> list[Column]:
+    """How well: always shown. MRR stands in the files beside the page."""
+    metrics = [accuracy(metric) for metric in section.table.metrics if metric != "mrr"]
+    return produce(section, (row_name, *metrics, seeds, tier, difference, users))
 
-PUBLISHED: tuple[Producer, ...] = (published("hit_rate@10"), published("ndcg@10"))
-"""What others measured: shown where there is anything."""
+
+def published_columns(section: Section) -> list[Column]:
+    """What others measured: shown where there is anything."""
+    return produce(section, [published(metric) for metric in section.table.headline])
+
 
 COST: tuple[Producer, ...] = (
     row_name,

@@ -7,7 +7,7 @@ from pathlib import Path
 from datamodules.errors import RequestError
 from intentbench.reports.archive import is_archive, read_archive
 from intentbench.reports.cells import Cell, Ranks, Result, Table, build_tables, read_results
-from intentbench.reports.leaderboard import ALPHA, PRIMARY
+from intentbench.reports.leaderboard import ALPHA
 from intentbench.results.record import TrialRecord
 from intentbench.stats.contrast import Contrast, contrast
 from intentbench.stats.correction import adjust
@@ -20,6 +20,7 @@ class Comparison:
 
     Attributes:
         dataset: where.
+        metric: of users.
         label_a: row that stands for A.
         label_b: row that stands for B.
         seeds_a: number of A's seeds.
@@ -30,6 +31,7 @@ class Comparison:
     """
 
     dataset: str
+    metric: str
     label_a: str
     label_b: str
     seeds_a: int
@@ -48,14 +50,14 @@ def read_folder(folder: Path) -> list[Result]:
     return read_archive(folder)[2] if is_archive(folder) else read_results(folder)
 
 
-def compare_labels(folder: Path, a: str, b: str, metric: str = PRIMARY) -> list[Comparison]:
+def compare_labels(folder: Path, a: str, b: str, metric: str | None = None) -> list[Comparison]:
     """Two rows of one leaderboard, on every dataset that has both.
 
     Args:
         folder: of runs or of published ranks.
         a: label.
         b: label.
-        metric: as in `intentbench.metrics.formulas`.
+        metric: as in `intentbench.metrics.users`; None for that which a page tests.
 
     Raises:
         RequestError: no dataset has both, or no such metric.
@@ -72,7 +74,7 @@ def compare_labels(folder: Path, a: str, b: str, metric: str = PRIMARY) -> list[
     return found
 
 
-def compare_folders(a: Path, b: Path, metric: str = PRIMARY) -> list[Comparison]:
+def compare_folders(a: Path, b: Path, metric: str | None = None) -> list[Comparison]:
     """The same rows in two folders, on every dataset that both have.
 
     Where each folder has a single row, these two are compared whatever their names.
@@ -80,7 +82,7 @@ def compare_folders(a: Path, b: Path, metric: str = PRIMARY) -> list[Comparison]
     Args:
         a: of runs or of published ranks.
         b: likewise.
-        metric: as in `intentbench.metrics.formulas`.
+        metric: as in `intentbench.metrics.users`; None for that which a page tests.
 
     Raises:
         RequestError: they share no row, or differ in data, protocol or targets.
@@ -98,9 +100,15 @@ def compare_folders(a: Path, b: Path, metric: str = PRIMARY) -> list[Comparison]
     return found
 
 
-def render_comparisons(found: Sequence[Comparison], metric: str = PRIMARY) -> str:
-    """Comparisons as a text for the terminal."""
-    lines = [f"{metric}, A against B; users and seeds are random, Holm over {len(found)}", ""]
+def render_comparisons(found: Sequence[Comparison], metric: str | None = None) -> str:
+    """Comparisons as a text for the terminal.
+
+    Args:
+        found: made together.
+        metric: that they were made in; None: each was made in its own, which is said with it.
+    """
+    what = metric or "Primary metrics"
+    lines = [f"{what}, A against B; users and seeds are random, Holm over {len(found)}", ""]
     for one in found:
         test, effect = one.contrast, one.effect
         relative = "not defined"
@@ -111,7 +119,7 @@ def render_comparisons(found: Sequence[Comparison], metric: str = PRIMARY) -> st
         p = "-" if one.p_adjusted is None else f"{one.p_adjusted:.3g}"
         total = effect.won + effect.tied + effect.lost
         lines += [
-            one.dataset,
+            one.dataset if metric else f"{one.dataset}, {one.metric}",
             f"  A {test.mean_a:.4f}  {one.label_a} ({_count(one.seeds_a)})",
             f"  B {test.mean_b:.4f}  {one.label_b} ({_count(one.seeds_b)})",
             f"  difference {test.est:+.5f}  [{test.low:+.5f}, {test.high:+.5f}]",
@@ -125,14 +133,15 @@ def render_comparisons(found: Sequence[Comparison], metric: str = PRIMARY) -> st
 
 
 def _compare(
-    tables: Sequence[Table], pairs: Sequence[tuple[str, str]], metric: str
+    tables: Sequence[Table], pairs: Sequence[tuple[str, str]], metric: str | None
 ) -> list[Comparison]:
-    made: list[tuple[Table, Cell, Cell, Contrast, Effect]] = []
+    made: list[tuple[Table, str, Cell, Cell, Contrast, Effect]] = []
     for table in tables:
         cells = {cell.label: cell for cell in table.cells if cell.records}
         for a, b in pairs:
             if a in cells and b in cells:
-                x, y = (table.values(cells[label], metric) for label in (a, b))
+                name = metric or table.primary
+                x, y = (table.values(cells[label].ranks, name) for label in (a, b))
                 test = contrast(
                     x,
                     y,
@@ -140,11 +149,21 @@ def _compare(
                     deterministic_b=cells[b].deterministic,
                     alpha=ALPHA,
                 )
-                made.append((table, cells[a], cells[b], test, measure_effect(x, y, test)))
+                made.append((table, name, cells[a], cells[b], test, measure_effect(x, y, test)))
     adjusted = adjust([test.p if test.judged else None for *_, test, _ in made])
     return [
-        Comparison(table.dataset, a.label, b.label, len(a.records), len(b.records), test, effect, p)
-        for (table, a, b, test, effect), p in zip(made, adjusted, strict=True)
+        Comparison(
+            dataset=table.dataset,
+            metric=name,
+            label_a=a.label,
+            label_b=b.label,
+            seeds_a=len(a.records),
+            seeds_b=len(b.records),
+            contrast=test,
+            effect=effect,
+            p_adjusted=p,
+        )
+        for (table, name, a, b, test, effect), p in zip(made, adjusted, strict=True)
     ]
 
 

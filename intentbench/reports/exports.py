@@ -8,9 +8,9 @@ from itertools import combinations
 from math import isfinite
 from typing import Any
 
-from intentbench.reports.cells import METRICS, shared_protocol
+from intentbench.reports.cells import shared_protocol
 from intentbench.reports.intent_tables import intent_means
-from intentbench.reports.leaderboard import ALPHA, PRIMARY, Leaderboard, Row, Section
+from intentbench.reports.leaderboard import ALPHA, Leaderboard, Row, Section
 
 FIELDS = (
     "dataset",
@@ -40,7 +40,7 @@ def render_csv(board: Leaderboard) -> str:
     writer.writeheader()
     for section in board.sections:
         for row in section.rows:
-            for metric in METRICS if row.means else ():
+            for metric in row.means:
                 deviation, figure = row.deviations[metric], row.published.get(metric)
                 line = {
                     "dataset": section.table.dataset,
@@ -51,7 +51,8 @@ def render_csv(board: Leaderboard) -> str:
                     "seeds": len(row.records),
                     "published": "" if figure is None else f"{figure['value']:g}",
                 }
-                writer.writerow(line | (_tested(section, row) if metric == PRIMARY else {}))
+                tested = metric == section.table.primary
+                writer.writerow(line | (_tested(section, row) if tested else {}))
             for measure, (value, deviation) in intent_means(row).items():
                 line = {
                     "dataset": section.table.dataset,
@@ -81,24 +82,28 @@ def _tested(section: Section, row: Row) -> dict[str, str]:
 
 def render_json(board: Leaderboard) -> str:
     """Everything behind the page, every pair of models included."""
+    primary = board.primaries[0]
     content = {
         "name": board.name,
         "plan": asdict(board.plan),
         "preliminary": board.preliminary,
-        "metric": PRIMARY,
+        "metric": primary,
         "alpha": ALPHA,
         "correction": "holm",
-        "datasets": [_section(section) for section in board.sections],
+        "datasets": [_section(section, primary) for section in board.sections],
         "absent": board.absent,
     }
     return json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _section(section: Section) -> dict[str, Any]:
+def _section(section: Section, primary: str) -> dict[str, Any]:
+    """A dataset; its metric stands with it where it is another than the board's."""
+    own = section.table.primary
     records, family = section.records, section.family
     resolution = family.resolution() if family else None
     return {
         "dataset": section.table.dataset,
+        **({"metric": own} if own != primary else {}),
         "data_fingerprint": records[0].data_fingerprint if records else None,
         "statistics": records[0].statistics if records else {},
         "protocol": shared_protocol(records[0]) if records else {},

@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from intentbench.reports.cells import METRICS, Cell, Result, Table, build_tables
+from intentbench.metrics.users import primary_metric
+from intentbench.reports.cells import Cell, Result, Table, build_tables
 from intentbench.reports.noise import Study, measure_noise
 from intentbench.reports.plan import Plan
 from intentbench.results.record import TrialRecord
 from intentbench.stats.contrast import Contrast
 from intentbench.stats.family import Family, compare_all
-
-PRIMARY = "ndcg@10"
-"""The metric that rows are sorted and tested by; the others carry no marks."""
 
 ALPHA = 0.05
 """Chance of any false mark in a table."""
@@ -31,7 +29,7 @@ class Row:
         label: its name.
         cell: its trials; None where there are none.
         seeds: those that were asked for.
-        means: metric to mean over seeds and targets; empty where no trial is done.
+        means: metric to mean over seeds and users; empty where no trial is done.
         deviations: metric to standard deviation over seeds; None with one seed.
         published: metric to the figure to compare with, as in `Published.snapshot`.
         stale: whether its code has changed since.
@@ -113,6 +111,12 @@ class Leaderboard:
     absent: tuple[str, ...]
 
     @property
+    def primaries(self) -> tuple[str, ...]:
+        """The metrics that its sections are sorted and tested by, each once."""
+        found = dict.fromkeys(section.table.primary for section in self.sections)
+        return tuple(found) or (primary_metric(""),)
+
+    @property
     def preliminary(self) -> bool:
         """Whether a stochastic row has fewer than `FULL_SEEDS` seeds."""
         return any(
@@ -151,15 +155,14 @@ def _section(table: Table, labels: tuple[str, ...], seeds: tuple[int, ...], plan
     ranked = {row.label: row for row in rows if row.ranked}
     family = None
     if len(ranked) > 1:
-        values = {label: table.values(cells[label], PRIMARY) for label in ranked}
+        values = {label: table.values(cells[label].ranks, table.primary) for label in ranked}
         fixed = {label for label in ranked if cells[label].deterministic}
         family = compare_all(values, fixed, ALPHA)
-    rows.sort(key=lambda row: (_group(row), -row.means.get(PRIMARY, 0.0), row.label))
+    rows.sort(key=lambda row: (_group(row), -row.means.get(table.primary, 0.0), row.label))
     best = next((row.label for row in rows if row.ranked), "")
     reference = plan.reference if plan.reference in ranked else best
-    noise = measure_noise(
-        table, [row.cell for row in rows if row.ranked and row.cell], PRIMARY, ALPHA
-    )
+    measured = [row.cell for row in rows if row.ranked and row.cell]
+    noise = measure_noise(table, measured, table.primary, ALPHA)
     return Section(table, tuple(rows), family, reference, noise)
 
 
@@ -172,8 +175,8 @@ def _row(table: Table, label: str, cell: Cell | None, seeds: tuple[int, ...], pl
     deviations: dict[str, float | None] = {}
     published: dict[str, dict[str, Any]] = {}
     if cell is not None and cell.records:
-        for metric in METRICS:
-            by_seed = table.values(cell, metric).mean(axis=1)
+        for metric in table.metrics:
+            by_seed = table.values(cell.ranks, metric).mean(axis=1)
             means[metric] = float(by_seed.mean())
             deviations[metric] = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
             if (figure := find_published(cell.records[0], metric)) is not None:

@@ -2,19 +2,20 @@
 
 from dataclasses import replace
 
+from intentbench.metrics.users import SETS
 from intentbench.reports.columns import (
-    ACCURACY,
     COST,
     EMPTY,
     FLAGS,
-    PUBLISHED,
     Column,
+    accuracy_columns,
     percent,
     produce,
-    short_name,
+    published_columns,
+    short_names,
 )
 from intentbench.reports.intent_tables import intent_tables
-from intentbench.reports.leaderboard import ALPHA, FULL_SEEDS, PRIMARY, Leaderboard, Section
+from intentbench.reports.leaderboard import ALPHA, FULL_SEEDS, Leaderboard, Section
 from intentbench.reports.noise_tables import (
     noise_caption,
     noise_lines,
@@ -54,7 +55,7 @@ def render_markdown(board: Leaderboard) -> str:
 
 
 def _section(section: Section, board: Leaderboard) -> list[str]:
-    accuracy = [*produce(section, ACCURACY), *_telling(produce(section, PUBLISHED))]
+    accuracy = [*accuracy_columns(section), *_telling(published_columns(section))]
     lines = [f"## {section.table.dataset}", "", *_pipe_table(accuracy), ""]
     ranked = replace(section, rows=tuple(row for row in section.rows if row.ranked))
     if ranked.rows:
@@ -94,7 +95,7 @@ def _pipe_table(columns: list[Column]) -> list[str]:
 
 
 def _caption(board: Leaderboard) -> list[str]:
-    name = short_name(PRIMARY)
+    name = short_names(board.primaries)
     notes = {
         note
         for section in board.sections
@@ -102,8 +103,11 @@ def _caption(board: Leaderboard) -> list[str]:
         if (contrast := section.difference(row)) is not None
         for note in contrast.notes
     }
+    sets = [section.table.history == SETS for section in board.sections]
+    mixed = "test targets (users, where their held-out items are a set)"
+    unit = "users" if all(sets) else mixed if any(sets) else "test targets"
     lines = [
-        "Means over all test targets and seeds, ± standard deviation over seeds (n - 1). **Best**, "
+        f"Means over all {unit} and seeds, ± standard deviation over seeds (n - 1). **Best**, "
         "<ins>second</ins>. A seed covers initialisation, order of batches, augmentation and "
         "negatives; the split and the tuning are fixed. Deterministic methods run once.",
         f"Tier: a shared rank by {name}. The highest model opens a tier and takes in every model "
@@ -123,6 +127,12 @@ def _caption(board: Leaderboard) -> list[str]:
         "Cost: means over trials, memory the largest. Time a user: median, to score the whole "
         "catalogue, one user alone and 256 together.",
     ]  # fmt: skip
+    if any(sets):
+        lines.append(
+            "Sets of held-out items: Recall@k is the share of a user's held-out items among the "
+            "first k; NDCG@k sums 1 / log2(1 + rank) over those among the first k and divides by "
+            "the same sum for the best order. Held-out items of one user compete for ranks."
+        )
     lines += noise_caption(board)
     if BORROWED in notes:
         lines.append(

@@ -7,7 +7,6 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
-from intentbench.metrics.formulas import compute_metric
 from intentbench.reports.cells import Cell, Table, noise_settings
 
 Floats = NDArray[np.float64]
@@ -104,9 +103,9 @@ def measure_noise(
     for cell in cells:
         if cell.noise is None:
             continue
-        columns.append(table.values(cell, metric).mean(axis=0))
+        columns.append(table.values(cell.ranks, metric).mean(axis=0))
         keys.append((cell, -1))
-        noisy = table.by_user(compute_metric(metric, cell.noise)).mean(axis=0)
+        noisy = table.values(cell.noise, metric).mean(axis=0)
         columns += list(noisy)
         keys += [(cell, number) for number in range(len(noisy))]
     if not columns:

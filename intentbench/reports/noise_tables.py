@@ -3,8 +3,8 @@
 import io
 from typing import Any
 
-from intentbench.reports.columns import EMPTY, Column, code, percent, short_name
-from intentbench.reports.leaderboard import ALPHA, PRIMARY, Leaderboard, Section
+from intentbench.reports.columns import EMPTY, Column, code, percent, short_name, short_names
+from intentbench.reports.leaderboard import ALPHA, Leaderboard, Section
 from intentbench.reports.noise import IGR_SR, RESAMPLES, Loss, Study
 
 _PROTOCOLS = {"test": "Noise at test time", "training": "Noise in training and at test time"}
@@ -17,7 +17,8 @@ def picture_name(board: str, dataset: str) -> str:
 
 def noise_tables(section: Section) -> list[tuple[str, list[Column]]]:
     """For each study its heading and its table."""
-    return [(_heading(study), _table(study)) for study in section.noise]
+    name = short_name(section.table.primary)
+    return [(_heading(study, name), _table(study)) for study in section.noise]
 
 
 def noise_lines(section: Section) -> list[str]:
@@ -30,7 +31,7 @@ def noise_caption(board: Leaderboard) -> list[str]:
     """How to read the tables; nothing where there are none."""
     if not any(section.noise for section in board.sections):
         return []
-    name = short_name(PRIMARY)
+    name = short_names(board.primaries)
     return [
         "Noise: a column a rate, the share of a user's inputs that is touched; "
         f"{name} under noise, and its loss, 1 - with noise / without (trained and tested clean), "
@@ -42,11 +43,11 @@ def noise_caption(board: Leaderboard) -> list[str]:
     ]
 
 
-def _heading(study: Study) -> str:
+def _heading(study: Study, name: str) -> str:
     rounding = "" if study.rounding == "floor" else f", rounding {study.rounding}"
     seed = f", seed {study.seed}" if study.seed else ""
     what = f"{_PROTOCOLS[study.protocol]}: {study.kind}{rounding}{seed}"
-    return f"{what}; {short_name(PRIMARY)}, and its loss"
+    return f"{what}; {name}, and its loss"
 
 
 def _table(study: Study) -> list[Column]:
@@ -102,7 +103,7 @@ def draw_noise(section: Section) -> bytes:
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         axis.set_title(f"{_PROTOCOLS[study.protocol]}: {study.kind}", fontsize="medium")
         axis.set_xlabel("inputs touched, asked for (%)")
-    axes[0].set_ylabel(f"loss of {short_name(PRIMARY)} (%)")
+    axes[0].set_ylabel(f"loss of {short_name(section.table.primary)} (%)")
     handles = [lines[label] for label in labels]
     figure.legend(handles, labels, loc="outside right center", fontsize="small", frameon=False)
     figure.suptitle(section.table.dataset)

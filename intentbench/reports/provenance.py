@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from intentbench.metrics.users import SETS
 from intentbench.reports.cells import INPUTS, Cell, shared_protocol
 from intentbench.reports.columns import code, percent, short_name
-from intentbench.reports.leaderboard import PRIMARY, Row, Section
+from intentbench.reports.leaderboard import Row, Section
 from intentbench.results.record import TrialRecord
 
 EXPLAIN = 0.05
@@ -76,10 +77,10 @@ def resolution_line(section: Section) -> str:
         else f"Seeds give {percent(1 - users)} of the variance: more of them help."
     )
     pairs = f"{found.pairs} pair{'s' if found.pairs > 1 else ''}"
+    name = short_name(section.table.primary)
     return (
-        f"Resolution: a true difference of {percent(found.difference, 1)} in "
-        f"{short_name(PRIMARY)} would be found in 80 % of repetitions (median over {pairs}, before "
-        f"correction). {advice}"
+        f"Resolution: a true difference of {percent(found.difference, 1)} in {name} would be found "
+        f"in 80 % of repetitions (median over {pairs}, before correction). {advice}"
     )
 
 
@@ -87,7 +88,7 @@ def published_lines(section: Section) -> list[str]:
     """Sources of published figures, and known deviations where the measured one is far off."""
     lines = []
     for row in section.rows:
-        figures = {metric: row.published.get(metric) for metric in ("hit_rate@10", "ndcg@10")}
+        figures = {metric: row.published.get(metric) for metric in section.table.headline}
         sources: dict[str, list[str]] = {}
         far = False
         for metric, figure in figures.items():
@@ -125,7 +126,18 @@ def protocol_line(section: Section) -> str:
         return ""
     parts = [f"{_words(name)} {_text(v)}" for name, v in shared_protocol(records[0]).items()]
     parts += [_by_label(name, records) for name in INPUTS if name != "notes"]
-    return f"Protocol: {'; '.join(part for part in parts if part)}."
+    return f"Protocol: {'; '.join(part for part in parts if part)}.{_set_protocol(section)}"
+
+
+def _set_protocol(section: Section) -> str:
+    """What is peculiar to sets of held-out items; "" elsewhere."""
+    if section.table.history != SETS:
+        return ""
+    masked = section.records[0].protocol.get("mask_history", True)
+    candidates = (
+        "training items are masked, validation items are not" if masked else "no item is masked"
+    )
+    return f" Recall and NDCG of each user's set of held-out items; {candidates}."
 
 
 def _by_label(name: str, records: list[TrialRecord]) -> str:

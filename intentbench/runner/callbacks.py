@@ -1,15 +1,39 @@
-"""What a trial observes of itself while it trains: epochs, seconds, the best validation."""
+"""What a trial observes of itself while it trains: recall, epochs, seconds, the best validation."""
 
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from intentbench.metrics.users import SETS, mean_metric
+
+if TYPE_CHECKING:
+    from intentbench.metrics.collection import RankMetric
+
 PROGRESS = "progress.json"
 """The file that tells the parent process how far a trial is."""
+
+
+RECALLS = ("recall@10", "recall@20")
+"""Validation metrics that `UserRecall` adds to those of every method."""
+
+
+class UserRecall(Callback):
+    """Logs the share of a user's validation targets among the first k, mean over users.
+
+    With one target a user it is the hit rate. Lightning calls this hook of callbacks before the
+    module's own, which resets the ranks; `compute` keeps its result until then, so processes gather
+    their ranks once.
+    """
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log `RECALLS`."""
+        table = cast("RankMetric", pl_module.val_ranks).compute()
+        for name in RECALLS:
+            pl_module.log(f"val/{name}", mean_metric(name, table.user, table.rank, SETS))
 
 
 class EpochWatch(Callback):

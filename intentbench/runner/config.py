@@ -56,6 +56,7 @@ class Training:
             "enable_model_summary": False,
             "logger": _block("lightning.pytorch.loggers.TensorBoardLogger", save_dir="."),
             "callbacks": [
+                _block("intentbench.runner.callbacks.UserRecall"),  # may be monitored: comes first
                 _block(
                     "lightning.pytorch.callbacks.EarlyStopping",
                     **monitor,

@@ -1,6 +1,6 @@
 """Robustness to noise: what a spec's `noise` says, and the ranks of a trial under it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from datamodules.prepared import PreparedDataset
 from datamodules.rows import Layout
 from datamodules.sequence import SequenceDataModule
 from intentbench.metrics.collection import RankTable
-from intentbench.metrics.formulas import compute_metric
+from intentbench.metrics.users import mean_metric, metric_names
 from intentbench.models.base import Recommender
 from intentbench.models.events import EventRecommender
 from intentbench.runner.arguments import construct, resolve_arguments
@@ -123,7 +123,6 @@ def rank_under_noise(
     clean: RankTable,
     rank: Ranker,
     train: Callable[[NoisySequenceDataModule], Ranker],
-    metrics: Sequence[str],
 ) -> tuple[list[dict[str, Any]], NDArray[np.int32]]:
     """Rank a trial's test targets under every noise of a plan.
 
@@ -133,13 +132,13 @@ def rank_under_noise(
         clean: the trial's ranks without noise.
         rank: ranks with the trial's model.
         train: trains a model of the same configuration and seed on noisy rows.
-        metrics: names of test means.
 
     Returns:
         One entry a protocol and noise (protocol, kind, rate, rounding, seed, the realised share of
         inputs touched, with noise in training also that of training, and metrics), and the ranks
         (K, T), a target a column in the order of `clean`.
     """
+    history = data.dataset.meta.history
     entries: list[dict[str, Any]] = []
     ranks = []
     for protocol in plan.protocols:
@@ -155,7 +154,10 @@ def rank_under_noise(
             # A target's key moves with the inputs before it, the order of a user's targets stays.
             if not np.array_equal(table.user, clean.user):
                 raise RuntimeError("noise changed the test targets")
-            means = {name: float(compute_metric(name, table.rank).mean()) for name in metrics}
+            means = {
+                name: mean_metric(name, table.user, table.rank, history)
+                for name in metric_names(history)
+            }
             entries.append({**entry, "metrics": means})
             ranks.append(table.rank)
     return entries, np.stack(ranks)

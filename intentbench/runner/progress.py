@@ -88,9 +88,10 @@ class Progress:
             )
             return
         name = record.training["monitor"]
+        # Not every metric that may be monitored is published on every dataset.
+        value = f", {name} {record.metrics[name]:.4f}" if name in record.metrics else ""
         self._print(
-            f"done   {describe_job(job)} in {seconds:.1f} s, {name} {record.metrics[name]:.4f} "
-            f"[{count}, {self._remaining()}]"
+            f"done   {describe_job(job)} in {seconds:.1f} s{value} [{count}, {self._remaining()}]"
         )
 
     def tick(self) -> None:

@@ -19,7 +19,7 @@ from datamodules.noise_training import NoisySequenceDataModule
 from datamodules.prepared import PreparedDataset, load_prepared
 from datamodules.sequence import SequenceDataModule
 from intentbench.metrics.collection import RankTable
-from intentbench.metrics.formulas import compute_metric
+from intentbench.metrics.users import mean_metric, metric_names
 from intentbench.models.base import Recommender
 from intentbench.models.events import EventRecommender
 from intentbench.models.pretrained import PretrainedRecommender
@@ -46,9 +46,6 @@ from intentbench.runner.plugin import import_plugin
 from intentbench.runner.signs import SignWatch
 
 _log = logging.getLogger(__name__)
-
-METRICS = ("mrr", *(f"{name}@{k}" for name in ("hit_rate", "ndcg") for k in (5, 10, 20)))
-"""Test means in a record; every other follows from the ranks."""
 
 
 def build_model(config: Mapping[str, Any]) -> Recommender:
@@ -146,6 +143,7 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
     table = _test(trainer, model, data)
     save_ranks(folder, table.user, table.key, table.rank)
     latency_1, latency_256 = measure_latency(trainer, model, data)
+    history = data.dataset.meta.history
     cost = Cost(
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         seconds=time.perf_counter() - started + earlier,
@@ -159,7 +157,10 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
     record = replace(
         describe_trial(trial, data.dataset, type(model)),
         status="done",
-        metrics={name: float(compute_metric(name, table.rank).mean()) for name in METRICS},
+        metrics={
+            name: mean_metric(name, table.user, table.rank, history)
+            for name in metric_names(history)
+        },
         validation=validation,
         best_epoch=watch.best_epoch if model.CARD.gradient else -1,
         cost=cost,
@@ -291,6 +292,6 @@ def _measure_noise(
         return ranker(fresh, other)
 
     plan = read_plan(trial.noise)
-    entries, ranks = rank_under_noise(plan, data, clean, ranker(trainer, model), train, METRICS)
+    entries, ranks = rank_under_noise(plan, data, clean, ranker(trainer, model), train)
     save_noise_ranks(folder, ranks)
     return entries

@@ -26,3 +26,16 @@ def metric(name: str, rank: int) -> float:
     if k and rank > int(k):
         return 0.0
     return {"hit_rate": 1.0, "ndcg": math.log(2) / math.log(rank + 1), "mrr": 1 / rank}[formula]
+
+
+def set_metric(name: str, ranks: Sequence[int]) -> float:
+    """Value of "recall@k" or "ndcg@k" of a user with targets at these ranks."""
+    formula, _, k = name.partition("@")
+    hits = gain = best = 0.0
+    for rank in ranks:
+        if rank <= int(k):
+            hits += 1
+            gain += math.log(2) / math.log(1 + rank)
+    for place in range(1, min(int(k), len(ranks)) + 1):
+        best += math.log(2) / math.log(1 + place)
+    return hits / len(ranks) if formula == "recall" else gain / best

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentbench.metrics.formulas import compute_metric
-from intentbench.reports.cells import METRICS
+from intentbench.metrics.users import metric_names
 from intentbench.results.record import Cost, TrialRecord
 from intentbench.results.store import save_ranks, trial_folder, write_record
 
@@ -108,7 +108,7 @@ def fake_record(model: FakeModel, dataset: str, seed: int, rank: NDArray[np.int6
         arguments=dict(model.arguments),
         data={"window": model.window},
         training={"max_epochs": 200},
-        metrics={name: float(compute_metric(name, rank).mean()) for name in METRICS},
+        metrics={name: float(compute_metric(name, rank).mean()) for name in metric_names("")},
         cost=Cost(
             parameters=1_234_567 if gradient else 0,
             seconds=700.0 + seed if gradient else 3.5,

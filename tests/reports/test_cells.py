@@ -35,7 +35,7 @@ def test_cells_hold_seeds_by_users(tmp_path: Path) -> None:
     assert (knn.label, knn.ranks.shape, knn.deterministic) == ("item_knn", (1, 300), True)
     assert [record.seed for record in sasrec.records] == [0, 2]
     expected = ndcg(fake_ranks(SASREC, "toys", 2, 300)["rank"], 10)
-    assert np.array_equal(tables[1].values(sasrec, "ndcg@10")[1], expected)
+    assert np.array_equal(tables[1].values(sasrec.ranks, "ndcg@10")[1], expected)
 
 
 def test_cells_sort_ranks_by_user_and_key() -> None:
@@ -50,7 +50,7 @@ def test_cells_sort_ranks_by_user_and_key() -> None:
 def test_users_with_several_targets_are_one_unit_each(tmp_path: Path) -> None:
     record = write_trial(tmp_path, KNN, "beauty", 0, n_users=40, targets_per_user=3)
     (table,) = build_tables(read_results(tmp_path))
-    values = table.values(table.cells[0], "ndcg@10")
+    values = table.values(table.cells[0].ranks, "ndcg@10")
     assert (table.n_users, len(table.user), values.shape) == (40, 120, (1, 40))
     assert values.mean() == pytest.approx(record.metrics["ndcg@10"])
     ranks = fake_ranks(KNN, "beauty", 0, 40, 3)

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from intentbench.reports.cells import read_results
-from intentbench.reports.columns import ACCURACY, COST, PUBLISHED, difference, produce, users
+from intentbench.reports.columns import (
+    COST,
+    accuracy_columns,
+    difference,
+    produce,
+    published_columns,
+    users,
+)
 from intentbench.reports.leaderboard import Leaderboard, Section, build_leaderboard, find_published
 from intentbench.reports.plan import Plan
 from tests.reports.fake_runs import (
@@ -26,7 +33,8 @@ def board(runs: Path, plan: Plan | None = None) -> Leaderboard:
 
 
 def column(section: Section, heading: str) -> dict[str, str]:
-    columns = dict(produce(section, (*ACCURACY, *PUBLISHED, *COST)))
+    shown = accuracy_columns(section), published_columns(section), produce(section, COST)
+    columns = {heading: cells for part in shown for heading, cells in part}
     return dict(zip((row.label for row in section.rows), columns[heading], strict=True))
 
 

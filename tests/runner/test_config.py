@@ -8,11 +8,15 @@ from lightning.pytorch import Trainer
 from datamodules.errors import RequestError
 from datamodules.sequence import SequenceDataModule
 from intentbench.models.base import Recommender
+from intentbench.reports.archive import read_archive
+from intentbench.runner.callbacks import UserRecall
 from intentbench.runner.config import Training, Trial, read_config, write_config
 from intentbench.runner.grid import RunOptions, plan_grid
 from intentbench.runner.lightning_cli import SuiteCLI
 from intentbench.runner.trial import build_data, build_model, build_trainer, run_trial
 from tests.runner.conftest import MakeSpec
+
+PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "ranks" / "quickstart"
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,33 @@ def test_name_does_not_depend_on_the_rest(trial: Trial, key: str) -> None:
     assert replace(trial, **other).name == trial.name
 
 
+def test_published_trials_are_still_named_as_they_were() -> None:
+    """What the Trainer is built with is no part of the name."""
+    _, _, results = read_archive(PUBLISHED)
+    records = [record for record, _ in results if record.method != "oracle"]
+    assert len({record.label for record in records}) == 7
+    for record in records:
+        trial = Trial(
+            dataset=record.dataset,
+            source=record.dataset,
+            fingerprint=record.data_fingerprint,
+            label=record.label,
+            method=record.method,
+            class_path="",
+            arguments=record.arguments,
+            data=record.data,
+            training=Training(**record.training),
+            seed=record.seed,
+        )
+        assert trial.name == record.trial
+        blocks = trial.config()["trainer"]["callbacks"]
+        assert [block["class_path"].rpartition(".")[2] for block in blocks] == [
+            "UserRecall",
+            "EarlyStopping",
+            "ModelCheckpoint",
+        ]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning calls old jsonargparse
 def test_lightning_cli_builds_the_same_from_it(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -78,10 +109,12 @@ def test_lightning_cli_builds_the_same_from_it(
     assert vars(cli.datamodule)["window"] == data.window
     assert vars(cli.datamodule)["seed"] == data.seed == 3
     assert _describe(cli.trainer) == _describe(trainer)
+    assert _describe(trainer)["recalls"] == 1
 
 
 def _describe(trainer: Trainer) -> dict[str, Any]:
     stop, best = trainer.early_stopping_callback, trainer.checkpoint_callback
+    callbacks: list[object] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning
     assert stop is not None
     assert best is not None
     return {
@@ -91,6 +124,7 @@ def _describe(trainer: Trainer) -> dict[str, Any]:
         "stop": stop.monitor,
         "best": getattr(best, "monitor", None),
         "every": trainer.check_val_every_n_epoch,
+        "recalls": sum(isinstance(callback, UserRecall) for callback in callbacks),
     }
 
 

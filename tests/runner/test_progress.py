@@ -51,6 +51,15 @@ def test_log_gets_a_line_for_each_event(job: FakeJob) -> None:
     assert lines[5].startswith("FAILED tiny toy seed 4 after 0.0 s [2/3]: ValueError: x")
 
 
+def test_a_monitored_metric_that_is_not_published_is_left_out(job: FakeJob) -> None:
+    text = io.StringIO()
+    record = make_record(training={"monitor": "recall@20"})
+    with Progress(Console(file=text), total=1, slots=1) as progress:
+        progress.started(job, 0)
+        progress.finished(job, 0, record)
+    assert "done   tiny toy seed 4 in 0.0 s [1/1, all done]" in text.getvalue()
+
+
 def test_terminal_gets_a_table_of_slots(job: FakeJob) -> None:
     text = io.StringIO()
     state = {"epoch": 2, "max_epochs": 9, "metric": "ndcg@10", "best": 0.125}
