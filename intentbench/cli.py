@@ -9,10 +9,12 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from datamodules.errors import RequestError
+from intentbench.text.arguments import add_arguments
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 
@@ -101,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", type=Path, help="folder of runs, or leaderboards/ranks/NAME")
     report.add_argument("--name", default="leaderboard", help="of the page, when it is new")
     report.add_argument("-o", "--out", type=Path, default=Path("leaderboards"), metavar="DIR")
+    report.add_argument(
+        "--groups", type=int, metavar="N", help="show users in N groups by activity; 0: none"
+    )
 
     importing = add("import", _import, "Put published trials back among the runs, to go on there.")
     importing.add_argument("ranks", type=Path, help="leaderboards/ranks/NAME")
@@ -128,6 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     intents.add_argument("--tsne", action="store_true", help="draw by t-SNE too, slower")
     intents.add_argument("--projector", type=Path, metavar="DIR", help="for TensorBoard")
     _data_root(intents)
+
+    add_arguments(add("text", _text, "Write texts of users and items, or turn them into vectors."))
 
     for name in LIGHTNING:
         add(name, lambda _: 0, f"{name} one model, see `intentbench {name} --help`")
@@ -217,13 +224,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from intentbench.reports.archive import is_archive
-    from intentbench.reports.publish import publish, render
+    from intentbench.reports.archive import is_archive, read_archive
+    from intentbench.reports.plan import Plan
+    from intentbench.reports.publish import publish, publish_results, render
 
-    if is_archive(options.runs):
+    if not is_archive(options.runs):
+        plan = Plan(groups=options.groups or 0)
+        pages = publish(options.runs, options.name, options.out, plan)
+    elif options.groups is None:
         pages = render(options.runs, options.out)
     else:
-        pages = publish(options.runs, options.name, options.out)
+        name, plan, results = read_archive(options.runs)
+        plan = replace(plan, groups=options.groups)
+        pages = publish_results(results, name, options.out, plan)
     sys.stdout.write("".join(f"wrote {page}\n" for page in pages))
     return 0
 
@@ -278,6 +291,14 @@ def _intents(options: argparse.Namespace) -> int:
     sys.stdout.write(json.dumps(numbers, indent=1) + "\n")
     sys.stderr.write("".join(f"wrote {path}\n" for path in written))
     return 0
+
+
+def _text(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from intentbench.text.command import run_text
+
+    return run_text(options, Console(soft_wrap=True))
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def publish_benchmark(
         labels=spec.stated.labels,
         seeds=tuple(dict.fromkeys([*spec.stated.seeds, *spec.seeds])),
         command=f"intentbench run {file}",
+        groups=spec.groups,
         code=result.code,
     )
     trials = [*result.trials, *_oracles(spec, [record for _, record in done], runs)]
@@ -180,7 +181,7 @@ def _oracles(
     from datamodules.oracle import oracle_ranks
     from datamodules.prepare import prepare
     from datamodules.prepared import load_prepared
-    from intentbench.metrics.formulas import compute_metric
+    from intentbench.metrics.users import mean_metric
     from intentbench.results.record import Cost
     from intentbench.results.store import read_record, save_ranks, trial_folder, write_record
 
@@ -191,8 +192,10 @@ def _oracles(
         folder = trial_folder(runs, entry.name, ORACLE, like.data_fingerprint[:16])
         record = read_record(folder)
         if record is None:
-            user, key, rank = oracle_ranks(load_prepared(prepare(entry)))
+            dataset = load_prepared(prepare(entry))
+            user, key, rank = oracle_ranks(dataset)
             save_ranks(folder, user, key, rank)
+            history = dataset.meta.history
             record = replace(
                 like,
                 trial=folder.name,
@@ -201,7 +204,7 @@ def _oracles(
                 seed=0,
                 arguments={},
                 training={},
-                metrics={name: float(compute_metric(name, rank).mean()) for name in like.metrics},
+                metrics={name: mean_metric(name, user, rank, history) for name in like.metrics},
                 validation={},
                 best_epoch=-1,
                 noise=[],

@@ -22,6 +22,7 @@ KEYS = (
     "seeds",
     "reference",
     "timeout",
+    "groups",
     *COMMON,
 )
 """Keys of a spec."""
@@ -57,6 +58,7 @@ class BenchmarkSpec:
         reference: label that differences are taken against; "" for none.
         timeout: seconds that a trial may take; None for no limit.
         plugin: file with further methods, "" for none.
+        groups: groups of users by activity that its page shows; 0 for none.
         stated: what the file states, of which the fields above may be a part: rows, datasets,
             seeds and reference of the page.
     """
@@ -69,6 +71,7 @@ class BenchmarkSpec:
     reference: str = ""
     timeout: float | None = None
     plugin: str = ""
+    groups: int = 0
     stated: Stated = field(default_factory=Stated)
 
     @property
@@ -133,6 +136,7 @@ def load_spec(
         reference=reference if reference in kept else "",
         timeout=_timeout(raw.get("timeout"), f"{path}: timeout"),
         plugin=str(plugin.resolve()) if plugin else "",
+        groups=_groups(raw.get("groups", 0), f"{path}: groups"),
         stated=Stated(tuple(labels), tuple(names), stated_seeds, reference),
     )
 
@@ -208,6 +212,12 @@ def _seeds(stated: Any, chosen: Sequence[int] | None, where: str) -> tuple[int, 
     if not whole or not seeds:
         raise RequestError(f"{where}: seeds: expected a list of whole numbers, found {seeds!r}")
     return tuple(dict.fromkeys(seeds))
+
+
+def _groups(given: Any, where: str) -> int:
+    if type(given) is not int or given < 0:
+        raise RequestError(f"{where}: expected a number of groups of users, found {given!r}")
+    return given
 
 
 def _timeout(given: Any, where: str) -> float | None:

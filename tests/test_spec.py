@@ -101,6 +101,7 @@ def change(path: str, value: Any) -> dict[str, Any]:
         (change("training", {"epochs": 3}), ["training", "'epochs'", "max_epochs"]),
         (change("training", {"patience": 0}), ["training.patience", "at least 1"]),
         (change("training", {"monitor": "ndcg@11"}), ["training.monitor", "'ndcg@10'?"]),
+        (change("training", {"monitor": "recall@30"}), ["training.monitor", "'recall@20'"]),
         (change("training", [3]), ["training", "keys and values"]),
         (change("seeds", []), ["seeds", "whole numbers"]),
         (change("seeds", [0, "1"]), ["seeds", "whole numbers"]),

@@ -8,6 +8,7 @@ import numpy as np
 
 from intentbench.metrics.users import primary_metric
 from intentbench.reports.cells import Cell, Result, Table, build_tables
+from intentbench.reports.groups import GroupedRow, Groups, activity_groups, measure_groups
 from intentbench.reports.noise import Study, measure_noise
 from intentbench.reports.plan import Plan
 from intentbench.results.record import TrialRecord
@@ -74,6 +75,8 @@ class Section:
         family: the comparison of all ranked rows; None where fewer than two.
         reference: label that differences are taken against; "" where nothing is ranked.
         noise: what noise costs the ranked rows that were measured under it.
+        groups: users by activity; None where the page shows none.
+        grouped: the ranked rows in each group.
     """
 
     table: Table
@@ -81,6 +84,8 @@ class Section:
     family: Family | None
     reference: str
     noise: tuple[Study, ...] = ()
+    groups: Groups | None = None
+    grouped: tuple[GroupedRow, ...] = ()
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -163,7 +168,11 @@ def _section(table: Table, labels: tuple[str, ...], seeds: tuple[int, ...], plan
     reference = plan.reference if plan.reference in ranked else best
     measured = [row.cell for row in rows if row.ranked and row.cell]
     noise = measure_noise(table, measured, table.primary, ALPHA)
-    return Section(table, tuple(rows), family, reference, noise)
+    groups, grouped = None, []
+    if plan.groups > 1 and measured:
+        groups = activity_groups(table.user, table.key, plan.groups)
+        grouped = measure_groups(table, groups, measured, reference, table.primary, ALPHA)
+    return Section(table, tuple(rows), family, reference, noise, groups, tuple(grouped))
 
 
 def _group(row: Row) -> int:

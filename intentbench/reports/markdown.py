@@ -14,6 +14,7 @@ from intentbench.reports.columns import (
     published_columns,
     short_names,
 )
+from intentbench.reports.group_tables import group_line, group_table, groups_picture_name
 from intentbench.reports.intent_tables import intent_tables
 from intentbench.reports.leaderboard import ALPHA, FULL_SEEDS, Leaderboard, Section
 from intentbench.reports.noise_tables import (
@@ -63,6 +64,10 @@ def _section(section: Section, board: Leaderboard) -> list[str]:
         lines += ["Cost of a trial:", "", *_pipe_table(cost), ""]
     for intent, columns in intent_tables(section):
         lines += [f"Prediction of the next {intent}:", "", *_pipe_table(columns), ""]
+    if columns := group_table(section):
+        lines += ["By activity of users:", "", *_pipe_table(columns), ""]
+        picture = groups_picture_name(board.name, section.table.dataset)
+        lines += [f"![Difference by activity of users]({picture})", ""]
     for heading, columns in noise_tables(section):
         lines += [f"{heading}:", "", *_pipe_table(columns), ""]
     if section.noise:
@@ -73,6 +78,7 @@ def _section(section: Section, board: Leaderboard) -> list[str]:
         *stale_lines(section),
         resolution_line(section),
         *published_lines(section),
+        group_line(section),
         *noise_lines(section),
         *sign_lines(section),
         protocol_line(section),

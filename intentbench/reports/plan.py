@@ -15,6 +15,7 @@ class Plan:
         labels: all that were to be run.
         seeds: of stochastic methods.
         command: what runs the benchmark again.
+        groups: groups of users by activity that are shown; 0 or 1 shows none.
         code: label to fingerprint of its code today; a cell made with other code is called stale.
     """
 
@@ -24,6 +25,7 @@ class Plan:
     labels: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     command: str = ""
+    groups: int = 0
     code: dict[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod

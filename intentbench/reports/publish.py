@@ -10,6 +10,7 @@ from datamodules.errors import RequestError
 from intentbench.reports.archive import read_archive, write_archive
 from intentbench.reports.cells import Result, build_tables, read_results
 from intentbench.reports.exports import render_csv, render_json
+from intentbench.reports.group_tables import draw_groups, groups_picture_name
 from intentbench.reports.leaderboard import build_leaderboard
 from intentbench.reports.markdown import render_markdown
 from intentbench.reports.noise_tables import draw_noise, picture_name
@@ -26,7 +27,8 @@ def publish(runs: Path, name: str, out: Path, plan: Plan | None = None) -> list[
     Args:
         runs: root of runs, or a folder in it.
         name: of the leaderboard; its files are `<out>/<name>.md`, `.csv`, `.json`,
-            `<name>.<dataset>.noise.svg` where rows were measured under noise, and
+            `<name>.<dataset>.noise.svg` where rows were measured under noise,
+            `<name>.<dataset>.groups.svg` where groups of users are shown, and
             `<out>/ranks/<name>/`.
         out: folder of all leaderboards.
         plan: what the benchmark asked for; None takes everything from the trials.
@@ -75,6 +77,8 @@ def render(folder: Path, out: Path) -> list[Path]:
     for section in board.sections:
         if section.noise:
             pages[out / picture_name(name, section.table.dataset)] = draw_noise(section)
+        if section.groups:
+            pages[out / groups_picture_name(name, section.table.dataset)] = draw_groups(section)
     for path, content in pages.items():
         write_atomic(path, content)
     return list(pages)

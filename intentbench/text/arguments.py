@@ -1,0 +1,74 @@
+"""Arguments of `intentbench text`; imports nothing that is slow to load."""
+
+import argparse
+from pathlib import Path
+
+EMBEDDERS = (
+    "tfidf-svd",
+    "sentence-transformers",
+    "transformers",
+    "openai-compatible",
+    "precomputed",
+)
+PUBLISHERS = ("amazon-2014", "amazon-2018", "amazon-2023", "yelp")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give the command its actions and their options."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, add, text in (
+        ("summarise", _summarise, "Write texts of users and items: extracted, or by --model."),
+        ("embed", _embed, "Turn texts of users and items into vectors."),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("dataset", help="a catalogue key, or a prepared dataset's folder")
+        action.add_argument(
+            "-o", "--out", type=Path, metavar="DIR", help="default: in text/DATASET"
+        )
+        action.add_argument("--data-root", type=Path, help="where data files lie")
+        add(action)
+        _raw_files(action)
+        _endpoint(action)
+
+
+def _summarise(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="of an endpoint; without it texts are extracted, offline")
+    parser.add_argument("--parameters", metavar="JSON", help="of each request; temperature 0")
+    parser.add_argument("--items-a-user", type=int, default=20, help="in a prompt, at most")
+    parser.add_argument("--review-characters", type=int, default=300, help="reviews are cut here")
+    parser.add_argument("--fall-back", action="store_true", help="extract where no answer came")
+
+
+def _embed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--documents", type=Path, metavar="DIR", help="that summarise wrote")
+    parser.add_argument("--embedder", choices=EMBEDDERS, default="tfidf-svd")
+    parser.add_argument("--model", help="name or folder, for all but tfidf-svd and precomputed")
+    parser.add_argument("--revision", help="commit of a model of the hub")
+    parser.add_argument("--dims", type=int, default=128, help="tfidf-svd: width of each half")
+    parser.add_argument("--min-df", type=int, default=5, help="tfidf-svd: documents a word needs")
+    parser.add_argument("--max-df", type=float, default=0.5, help="tfidf-svd: share it may be in")
+    parser.add_argument("--pooling", choices=["mean", "last"], default="mean")
+    parser.add_argument("--max-tokens", type=int, default=512, help="transformers: cut texts here")
+    parser.add_argument("--device", help="cpu, cuda")
+    parser.add_argument("--vectors", type=Path, metavar="DIR", help="precomputed: its .npy files")
+
+
+def _raw_files(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("raw files")
+    group.add_argument("--publisher", choices=PUBLISHERS, help="whose they are")
+    group.add_argument("--metadata", metavar="FILE", help="titles and descriptions; also hf://")
+    group.add_argument("--reviews", metavar="FILE", help="only those of training are used")
+    group.add_argument("--item-ids", type=Path, metavar="TSV", help="own id, publisher's id")
+    group.add_argument("--user-ids", type=Path, metavar="TSV", help="the same, of users")
+
+
+def _endpoint(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("endpoint")
+    group.add_argument("--base-url", help="default: $OPENAI_BASE_URL, then OpenAI's")
+    group.add_argument("--key-variable", default="OPENAI_API_KEY", metavar="NAME")
+    group.add_argument("--concurrency", type=int, default=8, help="requests in flight")
+    group.add_argument("--timeout", type=float, default=60.0, help="seconds of silence")
+    group.add_argument("--answers", type=Path, metavar="FILE", help="default: in --out")
+    group.add_argument("--dry-run", action="store_true", help="count and estimate, send nothing")
+    group.add_argument("--price-in", type=float, help="USD a million tokens")
+    group.add_argument("--price-out", type=float, help="USD a million tokens")

@@ -1,0 +1,64 @@
+"""Vectors that were made elsewhere.
+
+A folder has `user_intent.npy`, `item_intent.npy`, `user_profile.npy` and `item_profile.npy`, in the
+order of the dataset's users and items.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.errors import FormatError
+from datamodules.prepared import PreparedDataset
+from intentbench.text.features import TextFeatures, check_features, compute_coverage, to_tensor
+from intentbench.text.store import MATRICES, Manifest
+
+
+def read_precomputed(folder: Path, dataset: PreparedDataset) -> TextFeatures:
+    """Read the four matrices of a folder.
+
+    Args:
+        folder: that has them. Items have V rows, or V + 1 with a first row for `PAD`.
+        dataset: whose they are; nothing in them can show that they are.
+
+    Raises:
+        FormatError: a file is missing, pickled, or no matrix of numbers.
+        RequestError: a matrix has another number of rows, or a value is not finite.
+    """
+    found = {name: _read_npy(folder / f"{name}.npy") for name in MATRICES}
+    for name in ("item_intent", "item_profile"):
+        if len(found[name]) == dataset.n_items:
+            found[name] = np.concatenate([np.zeros_like(found[name][:1]), found[name]])
+        elif len(found[name]):
+            found[name][0] = 0
+    matrices = {name: to_tensor(matrix) for name, matrix in found.items()}
+    digest = hashlib.sha256(b"".join(matrix.tobytes() for matrix in found.values()))
+    manifest = Manifest(
+        source=f"precomputed:{folder.resolve().name}",
+        model="precomputed",
+        revision=f"sha256:{digest.hexdigest()[:16]}",
+        texts="",
+        parameters={},
+        prompt_sha256="",
+        texts_sha256="",
+        dataset=dataset.meta.name,
+        data_fingerprint=dataset.fingerprint,
+        coverage=compute_coverage(matrices["user_intent"], matrices["item_intent"]),
+    )
+    features = TextFeatures(**matrices, manifest=manifest)
+    check_features(features, dataset, str(folder))
+    return features
+
+
+def _read_npy(path: Path) -> NDArray[np.float32]:
+    try:
+        matrix = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no such file; it takes {', '.join(MATRICES)}, .npy") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise FormatError(f"{path}: not read ({error}); save it with numpy.save") from None
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+        raise FormatError(f"{path}: not a matrix of numbers")
+    return matrix.astype(np.float32)

@@ -1,0 +1,182 @@
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.errors import FormatError, RequestError
+from datamodules.prepare import prepare
+from datamodules.prepared import PreparedDataset, load_prepared
+from datamodules.texts import TextData, collect_texts
+from intentbench.text.documents import offline_documents
+from intentbench.text.features import embed_documents, load_features, offline_features
+from intentbench.text.store import FEATURES, MANIFEST, MATRICES
+from intentbench.text.tfidf import TfidfSvd
+from tests.text.toys import others, toy_dataset
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> PreparedDataset:
+    return toy_dataset(tmp_path / "cache" / "toy")
+
+
+def _kept(dataset: PreparedDataset) -> list[Path]:
+    assert dataset.folder is not None
+    return [path for path in dataset.folder.parent.glob("toy.text-*") if path.is_dir()]
+
+
+def test_shapes_halves_and_the_row_of_the_padding(dataset: PreparedDataset) -> None:
+    found = offline_features(dataset, dims=6)
+    assert found.user_intent.shape == (12, 12)
+    assert found.item_intent.shape == (21, 12)
+    assert found.user_profile.shape == (12, 6)
+    assert found.item_profile.shape == (21, 6)
+    assert all(matrix.dtype == torch.float32 for matrix in found.matrices().values())
+    assert not found.item_intent[0].any()
+    assert not found.item_profile[0].any()
+    halves = torch.cat([found.user_intent, found.item_intent]).reshape(33, 2, 6).norm(dim=2)
+    assert torch.isclose(halves, halves.round(), atol=1e-6).all()  # 1, or 0 where empty
+    assert not halves[13:, 1].any()  # items have no reviews: nothing is disliked
+    assert found.manifest.source == "tfidf-svd-6"
+    assert found.manifest.data_fingerprint == dataset.fingerprint
+    assert found.manifest.coverage["items"] == 1
+
+
+def test_rows_are_of_the_users_and_items_that_they_say(dataset: PreparedDataset) -> None:
+    documents = offline_documents(collect_texts(dataset), dataset.fingerprint)
+    found = embed_documents(documents, TfidfSvd(6), "toy")
+    texts = [*documents.users.profiles, *documents.items.profiles]
+    vectors = TfidfSvd(6).embed(
+        {
+            "a": [*documents.users.intents[0], *documents.items.intents[0]],
+            "b": [*documents.users.intents[1], *documents.items.intents[1]],
+            "c": texts,
+        }
+    )
+    np.testing.assert_array_equal(found.user_profile, vectors["c"][:12])
+    np.testing.assert_array_equal(found.item_profile, vectors["c"][12:])
+    lengths = np.linalg.norm(vectors["a"], axis=1)
+    expected = vectors["a"] / np.where(lengths > 0, lengths, 1)[:, None]
+    np.testing.assert_allclose(found.user_intent[:, :6], expected[:12], atol=1e-6)
+
+
+def test_offline_features_are_made_once_and_kept_beside_the_dataset(
+    dataset: PreparedDataset,
+) -> None:
+    first = offline_features(dataset, dims=6)
+    (folder,) = _kept(dataset)
+    written = (folder / FEATURES).stat().st_mtime_ns
+    again = load_features("tfidf-svd-6", dataset)
+    assert (folder / FEATURES).stat().st_mtime_ns == written
+    for name in MATRICES:
+        assert torch.equal(getattr(first, name), getattr(again, name))
+    offline_features(dataset, dims=5)
+    assert len(_kept(dataset)) == 2
+    assert load_features("tfidf-svd", dataset).user_profile.shape[1] == 128
+
+
+def test_other_texts_of_the_same_events_are_other_features(dataset: PreparedDataset) -> None:
+    before = offline_features(dataset, dims=6)
+    assert dataset.folder is not None
+    texts = [f"tent oven {number % 3} kite" for number in range(20)]
+    (dataset.folder / "items.texts.json").write_text(json.dumps(texts))
+    assert not torch.equal(offline_features(dataset, dims=6).item_intent, before.item_intent)
+
+
+def test_a_damaged_file_is_made_anew(dataset: PreparedDataset) -> None:
+    first = offline_features(dataset, dims=6)
+    (folder,) = _kept(dataset)
+    (folder / FEATURES).write_bytes(b"torn")
+    assert torch.equal(offline_features(dataset, dims=6).user_intent, first.user_intent)
+    assert (folder / FEATURES).stat().st_size > 1000
+
+
+def test_held_out_interactions_leave_every_vector_unchanged(tmp_path: Path) -> None:
+    before = toy_dataset(tmp_path / "a" / "toy")
+    after = toy_dataset(tmp_path / "b" / "toy", held_out=others)
+    first, second = (offline_features(data, dims=6).matrices() for data in (before, after))
+    for name in MATRICES:
+        assert first[name].numpy().tobytes() == second[name].numpy().tobytes(), name
+
+
+def test_whoever_asks_at_once_waits_for_the_first(
+    dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def collect(found: PreparedDataset) -> TextData:
+        made.append(found)
+        time.sleep(0.2)
+        return collect_texts(found)
+
+    monkeypatch.setattr("intentbench.text.features.collect_texts", collect)
+    with ThreadPoolExecutor(4) as pool:  # the lock is the file's: processes wait as threads do
+        found = list(pool.map(lambda _: offline_features(dataset, dims=6), range(4)))
+    assert len(made) == 1
+    assert all(torch.equal(one.user_intent, found[0].user_intent) for one in found)
+    assert len(_kept(dataset)) == 1
+
+
+def test_a_folder_survives_and_two_runs_give_the_same_bytes(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    found = offline_features(dataset, dims=6)
+    for name in ("a", "b"):
+        found.write(tmp_path / name)
+    for file in (FEATURES, MANIFEST):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    loaded = load_features(tmp_path / "a", dataset)
+    assert torch.equal(loaded.item_profile, found.item_profile)
+    assert replace(loaded.manifest, features_sha256="") == replace(
+        found.manifest, features_sha256=""
+    )
+
+
+def test_features_of_other_data_are_refused_in_one_line(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    offline_features(dataset, dims=6).write(tmp_path / "features")
+    other = toy_dataset(tmp_path / "other", seed=1)
+    with pytest.raises(RequestError, match="text features of other data: fingerprint") as error:
+        load_features(tmp_path / "features", other)
+    assert "\n" not in str(error.value)
+    assert "intentbench text embed toy" in str(error.value)
+
+
+def test_files_that_do_not_fit_are_refused(dataset: PreparedDataset, tmp_path: Path) -> None:
+    found = offline_features(dataset, dims=6)
+    with pytest.raises(RequestError, match="no text features there"):
+        load_features(tmp_path / "nowhere", dataset)
+    replace(found, user_intent=found.user_intent[1:]).write(tmp_path / "short")
+    with pytest.raises(RequestError, match=r"user_intent: expected 12 rows .* \(11, 12\)"):
+        load_features(tmp_path / "short", dataset)
+    nan = found.item_profile.clone()
+    nan[3, 0] = torch.nan
+    replace(found, item_profile=nan).write(tmp_path / "nan")
+    with pytest.raises(RequestError, match="item_profile: expected 21 rows of finite numbers"):
+        load_features(tmp_path / "nan", dataset)
+    found.write(tmp_path / "torn")
+    (tmp_path / "torn" / FEATURES).write_bytes(b"torn")
+    with pytest.raises(FormatError, match="not the file that the manifest names"):
+        load_features(tmp_path / "torn", dataset)
+    manifest = tmp_path / "nan" / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 99}))
+    with pytest.raises(FormatError, match="another version"):
+        load_features(tmp_path / "nan", dataset)
+    manifest.write_text("{")
+    with pytest.raises(FormatError, match="damaged"):
+        load_features(tmp_path / "nan", dataset)
+
+
+def test_planted_texts_tell_the_planted_intents(tmp_path: Path) -> None:
+    data = load_prepared(prepare("synthetic-tiny", cache=tmp_path))
+    found = offline_features(data, dims=16)
+    intent = data.features["truth.item_intent"][1:]
+    similar = found.item_profile[1:] @ found.item_profile[1:].T
+    similar.fill_diagonal_(-1)
+    nearest = similar.argmax(1)
+    assert (intent[nearest] == intent).float().mean() > 0.8  # a quarter by chance

@@ -1,0 +1,77 @@
+"""Texts of nodes: which rows are whose, controls, and widths that do not fit."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from datamodules.errors import RequestError
+from intentbench.contracts.data import planted_cycles
+from intentbench.text import nodes
+from intentbench.text.nodes import find_profiles, find_texts
+
+DATA = planted_cycles()
+N = DATA.n_users + DATA.n_items
+
+
+class _Found:
+    """Features of width 4 and 3 whose rows tell whose they are; row 0 of items is padding."""
+
+    user_intent = torch.arange(1.0, DATA.n_users + 1)[:, None].expand(-1, 4)
+    user_profile = user_intent[:, :3]
+    item_intent = torch.arange(0.0, -DATA.n_items - 1, -1)[:, None].expand(-1, 4)
+    item_profile = item_intent[:, :3]
+
+
+@pytest.fixture(autouse=True)
+def _stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any) -> type[_Found]:
+        return _Found
+
+    monkeypatch.setattr(nodes, "load_features", load)
+
+
+def test_users_come_first_then_items_without_padding() -> None:
+    found = find_texts("folder", DATA, 4, 3)
+    expected = torch.cat([torch.arange(1, DATA.n_users + 1), -torch.arange(1, DATA.n_items + 1)])
+    assert found.intent.shape == (N, 4)
+    assert found.profile.shape == (N, 3)
+    assert found.intent[:, 0].equal(expected.float())
+    assert found.profile[:, 2].equal(expected.float())
+
+
+def test_other_widths_are_refused() -> None:
+    with pytest.raises(RequestError, match="features of 4 columns, not 5; set intent_width: 4"):
+        find_texts("folder", DATA, 5, 3)
+    with pytest.raises(RequestError, match="features of 3 columns, not 2; set profile_width: 3"):
+        find_texts("folder", DATA, 4, 2)
+
+
+def test_intents_that_are_not_read_may_have_any_width() -> None:
+    profiles = find_texts("folder", DATA, 4, 3).profile
+    assert find_profiles("folder", DATA, 3).equal(profiles)
+    with pytest.raises(RequestError, match="set profile_width: 3"):
+        find_profiles("folder", DATA, 2)
+
+
+def test_gaussian_is_the_same_at_each_call_and_needs_no_texts() -> None:
+    first, second = (find_texts("gaussian", DATA, 5, 2) for _ in range(2))
+    assert first.intent.shape == (N, 5)
+    assert first.profile.shape == (N, 2)
+    assert first.intent.equal(second.intent)
+    assert find_profiles("gaussian", DATA, 2).equal(first.profile)
+    assert not find_texts("gaussian", DATA, 2, 2).intent.equal(first.profile)
+
+
+def test_shuffled_rows_stay_among_users_and_among_items() -> None:
+    plain, shuffled = (find_texts(name, DATA, 4, 3) for name in ("folder", "shuffled:folder"))
+    for before, after in ((plain.intent, shuffled.intent), (plain.profile, shuffled.profile)):
+        assert not before.equal(after)
+        for side in (slice(DATA.n_users), slice(DATA.n_users, N)):
+            assert _sorted(before[side]).equal(_sorted(after[side]))
+    assert shuffled.intent[:, 0].equal(shuffled.profile[:, 0]), "a node's two texts stay together"
+
+
+def _sorted(rows: Tensor) -> Tensor:
+    return rows[:, 0].sort().values
