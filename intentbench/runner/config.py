@@ -11,7 +11,12 @@ import yaml
 
 from intentbench.results.store import CONFIG, trial_folder, write_atomic
 
-DATA_MODULE = "datamodules.sequence.SequenceDataModule"
+DATA_MODULES: dict[str, str] = {
+    "all": "datamodules.sequence.SequenceDataModule",
+    "prefix": "datamodules.sequence.SequenceDataModule",
+    "pair": "datamodules.interactions.InteractionDataModule",
+}
+"""The data module of each layout of training rows."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ class Trial:
         return {
             "seed_everything": self.seed,
             "model": _block(self.class_path, **self.arguments),
-            "data": _block(DATA_MODULE, **data),
+            "data": _block(DATA_MODULES[self.data["layout"]], **data),
             "trainer": self.training.trainer(),
             "trial": {"name": self.name, **block},
         }

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from datamodules.errors import RequestError
+from datamodules.interactions import InteractionDataModule
 from datamodules.sequence import SequenceDataModule
 from intentbench.models.base import MONITORED, Recommender
 from intentbench.models.pretrained import PretrainedRecommender
 from intentbench.runner.arguments import resolve_arguments, suggest
+from intentbench.runner.callbacks import RECALLS
 from intentbench.runner.config import Training
 from intentbench.runner.noise import resolve_noise
 from intentbench.runner.plugin import find_method
@@ -152,12 +154,15 @@ def _entrant(
     cls = find_method(method, methods, where)
     file = load_settings(path, method)
     preset = file.preset(arguments.pop("preset", None), where)
-    resolved = _resolve(cls, {**preset, **arguments}, where)
+    resolved = _resolve(cls, {**preset.arguments, **arguments}, where)
     layout = resolved.get("layout", cls.layout)
 
     def data_settings(*blocks: Mapping[str, Any]) -> dict[str, Any]:
         given = {name: value for block in blocks for name, value in block.items()}
-        settings = resolve_arguments(SequenceDataModule, given, f"{where}.data", FROM_TRIAL)
+        module = InteractionDataModule if layout == "pair" else SequenceDataModule
+        settings = resolve_arguments(module, given, f"{where}.data", FROM_TRIAL)
+        if not settings.get("added_pairs"):
+            settings.pop("added_pairs", None)  # names of trials without any stay
         settings |= {"layout": layout, "pad_to_window": cls.CARD.fixed_window}
         unsaid = ("dataset", "data_root", "seed", "device_resident")
         return {name: value for name, value in settings.items() if name not in unsaid}
@@ -170,8 +175,8 @@ def _entrant(
         data=data_settings(common.data, own),
         training=_training({**common.training, **training}, f"{where}.training"),
         departures={
-            name: _resolve(cls, {**given, **preset, **arguments}, f"{file.path}: datasets.{name}")
-            for name, given in file.datasets.items()
+            name: _resolve(cls, {**given, **arguments}, place)
+            for name, (place, given) in file.departures(preset).items()
         },
         data_departures={
             name: data_settings(common.data, block, own)
@@ -225,8 +230,9 @@ def _resolve(cls: type[Recommender], given: Mapping[str, Any], where: str) -> di
 
 def _training(given: Mapping[str, Any], where: str) -> Training:
     training = Training(**resolve_arguments(Training, given, where))
-    if training.monitor not in MONITORED:
-        hint = suggest(str(training.monitor), MONITORED)
+    validated = (*MONITORED, *RECALLS)
+    if training.monitor not in validated:
+        hint = suggest(str(training.monitor), validated)
         raise RequestError(f"{where}.monitor: unknown metric {training.monitor!r}; {hint}")
     for name in ("max_epochs", "patience", "validate_every"):
         if asdict(training)[name] < 1:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from datamodules import noise_training, sequence
+from datamodules import edge_noise, noise_training, sequence
 from datamodules.catalog import DatasetEntry, catalog
 from datamodules.errors import RequestError
 from datamodules.prepare import prepare
 from datamodules.prepared import PreparedDataset, load_prepared
 from intentbench.models.events import EventRecommender
+from intentbench.models.takes import TakesDataset
 from intentbench.results.fingerprint import code_fingerprint
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import CHECKPOINT, read_record
@@ -207,7 +208,7 @@ def _check_needs(entrant: Entrant, name: str, dataset: PreparedDataset) -> None:
                 f"{entrant.label}: needs {need}, which dataset {name!r} does not have; leave "
                 "one of them out with --models or --datasets"
             )
-    if issubclass(entrant.cls, EventRecommender):
+    if issubclass(entrant.cls, EventRecommender | TakesDataset):
         entrant.cls.check(dataset, entrant.arguments_on(name))
 
 
@@ -234,6 +235,8 @@ def _say(console: Console, *lines: str) -> None:
 
 def _code(entrant: Entrant) -> str:
     files = [inspect.getfile(entrant.cls), sequence.__file__]
+    if entrant.data.get("added_pairs"):
+        files.append(edge_noise.__file__)
     if entrant.noise:
         files.append(noise_training.__file__)
     return code_fingerprint([Path(file) for file in files])

@@ -1,12 +1,16 @@
 """Named blocks of a method's arguments, from `models/<method>.yaml` beside a spec or one folder up.
 
     presets:                 # chosen by a row: {method: indirec, preset: code}
-      code: {retrieval: batch}
+      code:
+        retrieval: batch
+        datasets:            # what the preset changes for a dataset
+          toys: {steps: 20}
     datasets:                # what the authors changed for a dataset; applied without asking
       beauty: {steps: 50}
 
-A row's own arguments win over its preset, the preset over the dataset's, and all of them over the
-defaults of the signature.
+A row's own arguments win over its preset's for the dataset, these over the preset's, those over the
+dataset's, and all of them over the defaults of the signature. Values replace one another whole: of
+an argument that is a mapping, nothing is merged.
 """
 
 from collections.abc import Mapping
@@ -20,6 +24,24 @@ from datamodules.catalog import catalog
 from datamodules.errors import RequestError
 from intentbench.runner.arguments import suggest
 
+Blocks = Mapping[str, Mapping[str, Any]]
+"""Names to arguments."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named block of arguments.
+
+    Attributes:
+        where: file and key path, the beginning of messages.
+        arguments: on any dataset.
+        datasets: catalogue key to what differs there.
+    """
+
+    where: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    datasets: Blocks = field(default_factory=dict)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,26 +49,35 @@ class Settings:
 
     Attributes:
         path: of the file.
-        presets: name to arguments.
+        presets: by name.
         datasets: catalogue key to arguments.
     """
 
     path: Path
-    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    datasets: Blocks = field(default_factory=dict)
 
-    def preset(self, name: str | None, where: str) -> Mapping[str, Any]:
-        """The arguments of a preset; none without a name.
+    def preset(self, name: str | None, where: str) -> Preset:
+        """A preset; an empty one without a name.
 
         Raises:
             RequestError: the file has no such preset.
         """
         if name is None:
-            return {}
+            return Preset()
         if name not in self.presets:
             hint = suggest(name, self.presets) if self.presets else "there is none"
             raise RequestError(f"{where}.preset: {self.path} has no preset {name!r}; {hint}")
         return self.presets[name]
+
+    def departures(self, preset: Preset) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Of each dataset of which the file or the preset says something: where, and all of it."""
+        found = {}
+        for name in {**self.datasets, **preset.datasets}:
+            owner = preset.where if name in preset.datasets else self.path
+            common, own = self.datasets.get(name, {}), preset.datasets.get(name, {})
+            found[name] = f"{owner}: datasets.{name}", {**common, **preset.arguments, **own}
+        return found
 
 
 def load_settings(spec: Path, method: str) -> Settings:
@@ -73,16 +104,26 @@ def load_settings(spec: Path, method: str) -> Settings:
             raise RequestError(
                 f"{path}: unknown key {key!r}; {suggest(key, ('presets', 'datasets'))}"
             )
-    presets = _blocks(blocks.get("presets", {}), f"{path}: presets")
-    datasets = _blocks(blocks.get("datasets", {}), f"{path}: datasets")
-    for name, arguments in datasets.items():
+    presets = {
+        name: _preset(block, f"{path}: presets.{name}")
+        for name, block in _blocks(blocks.get("presets", {}), f"{path}: presets").items()
+    }
+    return Settings(path, presets, _datasets(blocks.get("datasets", {}), f"{path}: datasets"))
+
+
+def _preset(block: dict[str, Any], where: str) -> Preset:
+    datasets = _datasets(block.pop("datasets", {}), f"{where}: datasets")
+    return Preset(where, block, datasets)
+
+
+def _datasets(given: Any, where: str) -> dict[str, dict[str, Any]]:
+    blocks = _blocks(given, where)
+    for name, arguments in blocks.items():
         if name not in catalog():
-            raise RequestError(
-                f"{path}: datasets: unknown dataset {name!r}; {suggest(name, catalog())}"
-            )
+            raise RequestError(f"{where}: unknown dataset {name!r}; {suggest(name, catalog())}")
         if "layout" in arguments:
-            raise RequestError(f"{path}: datasets.{name}: the layout is chosen by a row or preset")
-    return Settings(path, presets, datasets)
+            raise RequestError(f"{where}.{name}: the layout is chosen by a row or preset")
+    return blocks
 
 
 def _blocks(given: Any, where: str) -> dict[str, dict[str, Any]]:

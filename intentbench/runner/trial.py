@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import instantiate_class
 
 from datamodules.errors import RequestError
+from datamodules.interactions import InteractionDataModule
 from datamodules.noise_training import NoisySequenceDataModule
 from datamodules.prepared import PreparedDataset, load_prepared
 from datamodules.sequence import SequenceDataModule
@@ -75,7 +76,9 @@ def build_data(
         prepared: the dataset if it is open already; otherwise it is found by its name.
     """
     arguments = config["data"]["init_args"]
-    return SequenceDataModule(**{**arguments, "dataset": prepared or arguments["dataset"]})
+    pairs = arguments.get("layout") == "pair"
+    module = InteractionDataModule if pairs else SequenceDataModule
+    return module(**{**arguments, "dataset": prepared or arguments["dataset"]})
 
 
 def build_trainer(config: Mapping[str, Any], folder: Path, accelerator: str = "auto") -> Trainer:

@@ -20,8 +20,11 @@ def test_each_file_is_a_method_and_each_method_a_file() -> None:
         "base",
         "card",
         "events",
+        "graph",
+        "graph_text",
         "intent",
         "pretrained",
+        "takes",
     }
     assert files == METHODS.keys()
 

@@ -1,0 +1,33 @@
+"""What methods have in common that read more of a dataset than batches hold."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from datamodules.prepared import PreparedDataset
+
+
+class TakesDataset:
+    """A method that looks things up in the dataset: events, texts.
+
+    The runner calls `check` before the first trial, `take` before it scores outside a Trainer.
+    """
+
+    @classmethod
+    def check(cls, dataset: PreparedDataset, arguments: Mapping[str, Any]) -> None:
+        """Refuse a dataset that lacks what these arguments ask for.
+
+        Args:
+            dataset: prepared.
+            arguments: all arguments of the method.
+
+        Raises:
+            RequestError: it does.
+        """
+
+    def take(self, dataset: PreparedDataset) -> None:
+        """Look up what the dataset knows.
+
+        Raises:
+            RequestError: it lacks what the arguments ask for.
+        """
+        raise NotImplementedError
