@@ -41,7 +41,12 @@ def add_pairs(dataset: PreparedDataset, share: float, seed: int = 0) -> Prepared
     items = torch.cat([dataset.items, (added % dataset.n_items + 1).to(dataset.items.dtype)])
     split = torch.cat([dataset.split, torch.full((count,), TRAIN, dtype=dataset.split.dtype)])
     order = torch.argsort(owner * 4 + split, stable=True)
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(owner).cumsum(0)])
+    offsets = torch.cat(
+        [
+            torch.zeros(1, dtype=torch.int64),
+            torch.bincount(owner, minlength=dataset.n_users).cumsum(0),
+        ]
+    )
     return replace(
         dataset,
         items=items[order],

@@ -118,6 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--metric", default="ndcg@10")
 
     recommend = add("recommend", _recommend, "Export lists of recommended items.")
+    recommend.epilog = (
+        "Columns: user, item, score, rank; of methods that predict intents also intent_NAME, the "
+        "most likely label of each, and primary_intent, the one heeded most (docs/events.md)."
+    )
     recommend.add_argument("checkpoint", type=Path, help="best.ckpt in a trial's folder")
     recommend.add_argument("-k", type=int, default=20, help="items a user")
     recommend.add_argument("-o", "--out", type=Path, required=True, help=".parquet or .csv")
@@ -134,7 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     intents.add_argument("--projector", type=Path, metavar="DIR", help="for TensorBoard")
     _data_root(intents)
 
-    add_arguments(add("text", _text, "Write texts of users and items, or turn them into vectors."))
+    text = "Write texts of users and items, turn them into vectors, or show what came of them."
+    add_arguments(add("text", _text, text))
 
     for name in LIGHTNING:
         add(name, lambda _: 0, f"{name} one model, see `intentbench {name} --help`")
@@ -294,11 +299,26 @@ def _intents(options: argparse.Namespace) -> int:
 
 
 def _text(options: argparse.Namespace) -> int:
+    if options.action == "show":
+        return _show_texts(options)
     from rich.console import Console
 
     from intentbench.text.command import run_text
 
     return run_text(options, Console(soft_wrap=True))
+
+
+def _show_texts(options: argparse.Namespace) -> int:
+    if options.epochs is not None and options.epochs < 1:
+        raise RequestError(f"--epochs {options.epochs}: must be at least 1")
+    from intentbench.text_show import show_texts
+
+    written, numbers = show_texts(
+        options.run, options.out, options.data_root, options.user, options.epochs
+    )
+    sys.stdout.write(json.dumps(numbers, indent=1) + "\n")
+    sys.stderr.write("".join(f"wrote {path}\n" for path in written))
+    return 0
 
 
 if __name__ == "__main__":

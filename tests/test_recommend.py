@@ -5,29 +5,50 @@ import json
 import math
 from pathlib import Path
 
+import polars as pl
 import pytest
+import torch
 import yaml
 
 from datamodules.prepare import prepare
 from datamodules.prepared import TEST, load_prepared
+from datamodules.sequence import SequenceDataModule
+from datamodules.types import EvaluationBatch
 from intentbench.cli import main
+from intentbench.models.intent_sequence import IntentSequence
+from intentbench.models.intentrec import IntentRec
+from intentbench.nn.reading import Reading
+from intentbench.runner.recommend import load_trained, predict_intents, recommend
+
+NARROW = {"width": 16, "item_width": 8, "blocks": 1}
+FIELDS = {"action": "behaviour", "category": "value:category:16"}
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a small trained SASRec, whose scores have no ties."""
+def trials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of a small trained SASRec, whose scores have no ties, and of an IntentRec."""
     root = tmp_path_factory.mktemp("recommend")
     spec = {
         "name": "lists",
         "datasets": ["synthetic-tiny"],
-        "models": {"sasrec": {"loss": "ce", "width": 16, "dropout": 0.1}},
+        "models": {
+            "sasrec": {"loss": "ce", "width": 16, "dropout": 0.1},
+            "intentrec": {**NARROW, "fields": FIELDS, "short_width": 8, "intent_width": 8},
+        },
         "seeds": [0],
         "training": {"max_epochs": 3},
     }
     (root / "spec.yaml").write_text(yaml.safe_dump(spec))
     arguments = ["--out", str(root / "runs"), "--leaderboards", str(root / "pages")]
     assert main(["run", str(root / "spec.yaml"), *arguments]) == 0
-    return next(root.glob("runs/synthetic-tiny/sasrec/*/best.ckpt")).parent
+    found = root.glob("runs/synthetic-tiny/*/*/best.ckpt")
+    return {path.parents[1].name: path.parent for path in found}
+
+
+@pytest.fixture(scope="module")
+def trial(trials: dict[str, Path]) -> Path:
+    """Folder of the SASRec."""
+    return trials["sasrec"]
 
 
 def _lists(trial: Path, stage: str, k: int) -> dict[str, list[str]]:
@@ -67,3 +88,95 @@ def test_lists_leave_the_history_out(trial: Path) -> None:
         had = {items[i - 1] for i in data.items[data.offsets[u] : data.offsets[u + 1]].tolist()}
         assert not had & set(lists[user])
         assert len(set(lists[user])) == len(lists[user]) == min(40, data.n_items - len(had))
+
+
+def test_methods_without_intents_have_no_further_columns(trial: Path) -> None:
+    assert recommend(trial / "best.ckpt", 3, "next", None).frame().columns == [
+        "user", "item", "score", "rank",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["next", "test", "validation"])
+def test_intents_are_the_likeliest_labels_of_each_user(
+    trials: dict[str, Path], tmp_path: Path, stage: str
+) -> None:
+    checkpoint, out = trials["intentrec"] / "best.ckpt", tmp_path / "lists.parquet"
+    command = ["recommend", str(checkpoint), "--stage", stage, "-k", "3", "-o", str(out)]
+    assert main(command) == 0
+    lists = pl.read_parquet(out)
+    added = ["intent_action", "intent_category", "primary_intent"]
+    assert lists.columns == ["user", "item", "score", "rank", *added]
+    found = {row[0]: row[1:] for row in lists.select("user", *added).unique().iter_rows()}
+    model, data = load_trained(checkpoint, None)
+    assert isinstance(model, IntentRec)
+    table = model.known(torch.device("cpu")).table
+    loaders = {
+        "next": data.predict_dataloader,
+        "test": data.test_dataloader,
+        "validation": data.val_dataloader,
+    }
+    users, wanted = data.dataset.original_ids("users"), {}
+    for batch in loaders[stage]():
+        with torch.no_grad():
+            shares, attention = model.explain(batch)
+        assert attention is not None
+        for row, user in enumerate(batch.users.tolist()):
+            labels = []
+            for field, share in zip(table.intents, shares, strict=True):
+                allowed = [
+                    n
+                    for n, name in enumerate(field.names)
+                    if name != "" and n not in field.inputs_only
+                ]
+                labels.append(field.names[max(allowed, key=lambda n: float(share[row, n]))])
+            weights = attention[row].tolist()
+            primary = ["action", "category"][weights.index(max(weights))]
+            wanted[users[user]] = (*labels, primary)
+    assert found == wanted
+    assert set(lists["intent_action"]) <= set(table.action_names)
+
+
+def _batch() -> EvaluationBatch:
+    data = SequenceDataModule(load_prepared(prepare("synthetic-tiny")), window=20)
+    return next(iter(data.test_dataloader()))
+
+
+def _untrained(**arguments: object) -> IntentSequence:
+    data = load_prepared(prepare("synthetic-tiny"))
+    fields = {"action": "behaviour", "drift": "drift:category"}
+    settings = {**NARROW, "fields": fields, **arguments}
+    model = IntentSequence(data.n_items, data.n_users, 20, **settings)  # type: ignore[arg-type]
+    model.take(data)
+    return model.eval()
+
+
+def test_intents_without_attention_have_no_primary_one() -> None:
+    model = _untrained(intents=("drift",))
+    batch = _batch()
+    with torch.no_grad():
+        columns = predict_intents(model, batch)
+    assert columns.keys() == {"intent_drift"}
+    assert len(columns["intent_drift"]) == len(batch.users)
+    assert predict_intents(_untrained(intents=()), batch) == {}
+
+
+def test_labels_that_no_target_has_are_not_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have by far the greatest share, and still the best of the others is named."""
+    model = _untrained()
+    batch = _batch()
+    action, drift = model.predicted(model.known(torch.device("cpu")))
+    assert "" in action.names
+    logits = []
+    for field, best in ((action, 1), (drift, 3)):
+        never = [n for n, name in enumerate(field.names) if not name or n in field.inputs_only]
+        assert never
+        assert best not in never
+        scores = torch.zeros(len(batch.users), len(field.names))
+        scores[:, best], scores[:, never] = 1.0, 9.0
+        logits.append(scores)
+    states = torch.zeros(len(batch.users), 1)
+    reading = Reading(states, logits, states)
+    monkeypatch.setattr(model, "reading", lambda _: (reading, states))
+    columns = predict_intents(model, batch)
+    assert set(columns["intent_action"]) == {action.names[1]}
+    assert set(columns["intent_drift"]) == {drift.names[3]}

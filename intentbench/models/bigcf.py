@@ -19,7 +19,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from intentbench.models.card import Card, Published
 from intentbench.models.graph import GraphRecommender, Triples, Views
 from intentbench.nn.graph_intents import Prototypes
-from intentbench.nn.node_contrast import CHUNK_CELLS
+from intentbench.nn.node_contrast import chunk_rows
 
 _IRLLREC = "IRLLRec, table 2 (SIGIR 2025), row BIGCF; training items masked, scored with noise"
 
@@ -200,7 +200,7 @@ class _Closeness(torch.autograd.Function):
         d_anchors, d_candidates = torch.empty_like(anchors), torch.zeros_like(candidates)
         total = anchors.new_zeros(())
         counted = n_candidates * candidates
-        rows = max(1, CHUNK_CELLS // len(candidates))
+        rows = chunk_rows(anchors, len(candidates))
         for start in range(0, len(anchors), rows):
             part = slice(start, start + rows)
             # no cosine is above 1: nothing overflows

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import RequestError
 from datamodules.prepared import PreparedDataset
-from datamodules.types import Batch, SequenceBatch, TrainingData
+from datamodules.types import Batch, EvaluationBatch, SequenceBatch, TrainingData
 from intentbench.models import load_method
 from intentbench.models.base import GradientRecommender
 from intentbench.models.card import Published
@@ -158,6 +158,10 @@ class TextGraphRecommender(TakesDataset, GradientRecommender):
     def item_table(self) -> Tensor:
         """As the base method."""
         return self.base.item_table()
+
+    def score(self, batch: EvaluationBatch) -> Tensor:
+        """As the base method."""
+        return self.base.score(batch)
 
 
 class TextTower(nn.Module):

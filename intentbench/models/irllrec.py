@@ -131,7 +131,7 @@ class IRLLRec(TextGraphRecommender):
         graph_intents: whether r comes from prototypes and mask; else it is e (w/o Graph).
         text_tower: of intents: "mlp", or "pca" of the features (w/o Text), which learns nothing.
         translated: into texts: "intents" r, or the "final" embedding e.
-        noise: of the translation, relative to each coordinate; 1 in the paper.
+        perturbation: noise of the translation, relative to each coordinate; 1 in the paper.
         alpha: α.
         beta: β.
         mask_same: whether other rows of an item are no negatives of it in a batch.
@@ -170,7 +170,7 @@ class IRLLRec(TextGraphRecommender):
         graph_intents: bool = True,
         text_tower: Literal["mlp", "pca"] = "mlp",
         translated: Literal["intents", "final"] = "intents",
-        noise: float = 1.0,
+        perturbation: float = 1.0,
         alpha: float = 0.4,
         beta: float = 0.999,
         mask_same: bool = True,
@@ -196,7 +196,7 @@ class IRLLRec(TextGraphRecommender):
         self.graph_intents = graph_intents
         self.text_tower = text_tower
         self.translated = translated
-        self.noise = noise
+        self.perturbation = perturbation
         self.alpha = alpha
         self.mask_same = mask_same
         self.matches = bool(translation_weight or itm_weight)
@@ -316,8 +316,8 @@ class IRLLRec(TextGraphRecommender):
         generator, terms = self.draws.generator(), []
         for nodes in sides:
             noisy = (
-                perturb(vectors.index_select(0, nodes), self.noise, generator),
-                perturb(texts.index_select(0, nodes), self.noise, generator),
+                perturb(vectors.index_select(0, nodes), self.perturbation, generator),
+                perturb(texts.index_select(0, nodes), self.perturbation, generator),
             )
             terms.append(translation_loss(noisy, self.temperature))
         return torch.stack(terms).sum()

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from datamodules.prepared import PreparedDataset
+from intentbench.text.nodes import describe_texts
 
 
 class TakesDataset:
     """A method that looks things up in the dataset: events, texts.
 
-    The runner calls `check` before the first trial, `take` before it scores outside a Trainer.
+    The runner calls `check` and `reads` before the first trial, `take` before it scores outside a
+    Trainer.
     """
 
     @classmethod
@@ -23,6 +25,21 @@ class TakesDataset:
         Raises:
             RequestError: it does.
         """
+
+    @classmethod
+    def reads(cls, dataset: PreparedDataset, arguments: Mapping[str, Any]) -> str:
+        """What it reads besides the prepared data: part of a trial's name, and of its page.
+
+        Args:
+            dataset: prepared.
+            arguments: as of `check`, which has passed them.
+
+        Returns:
+            Of texts, see `intentbench.text.nodes.describe_texts`; "" where there are none.
+        """
+        if "text" not in arguments:
+            return ""
+        return describe_texts(arguments["text"], dataset, arguments["profile_width"])
 
     def take(self, dataset: PreparedDataset) -> None:
         """Look up what the dataset knows.

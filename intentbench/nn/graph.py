@@ -135,7 +135,7 @@ class _GraphProduct(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             d_weight = _inner(start, sender, gradient, vectors)
         if ctx.needs_input_grad[1]:
-            d_vectors = _multiply(start, sender, weight[reverse], gradient)
+            d_vectors = _multiply(start, sender, weight.index_select(0, reverse), gradient)
         return d_weight, d_vectors, None, None, None
 
 
@@ -152,7 +152,7 @@ class _EdgeInner(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         vectors, start, sender, reverse = ctx.saved_tensors
-        both = gradient + gradient[reverse]
+        both = gradient + gradient.index_select(0, reverse)
         return _multiply(start, sender, both, vectors), None, None, None
 
 

@@ -34,8 +34,9 @@ class Prototypes(nn.Module):
             vectors: (n, D), users first.
             n_users: how many rows are users.
         """
-        users = assign(vectors[:n_users], self.users)
-        return torch.cat([users, assign(vectors[n_users:], self.items)])
+        with torch.autocast(vectors.device.type, enabled=False):  # as all that moves along a graph
+            users = assign(vectors[:n_users], self.users)
+            return torch.cat([users, assign(vectors[n_users:], self.items)])
 
 
 def shares(vectors: Tensor, prototypes: Tensor) -> Tensor:
@@ -70,4 +71,4 @@ def adaptive_mask(graph: BipartiteGraph, vectors: Tensor) -> Tensor:
     # chosen before dividing: an infinite inverse, replaced afterwards, has no finite gradient
     possible = sums > 0
     inverse = torch.where(possible, 1 / torch.where(possible, sums, 1), 0)
-    return alike * inverse[graph.receiver]
+    return alike * inverse.index_select(0, graph.receiver)

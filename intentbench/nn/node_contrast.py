@@ -14,8 +14,14 @@ from torch import Tensor
 EPSILON = 1e-8
 """Under both roots, as in the reference code: a vector of zeros has the direction 0."""
 
-CHUNK_CELLS = 1_000_000
-"""Similarities that are held at once: 4 MB in float32, which stays in the cache."""
+CHUNK_CELLS = {"cpu": 1_000_000, "cuda": 64_000_000}
+"""Similarities that are held at once: 4 MB in float32 stay in a CPU's cache; a GPU wants few, large
+kernels."""
+
+
+def chunk_rows(vectors: Tensor, width: int) -> int:
+    """Rows of similarities to `width` candidates that are held at once where the vectors are."""
+    return max(1, CHUNK_CELLS["cpu" if vectors.device.type == "cpu" else "cuda"] // width)
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -64,7 +70,7 @@ def nce_of_nodes(vectors: Tensor, table: Tensor, nodes: Tensor, temperature: flo
         temperature: τ.
     """
     drawn, counts = torch.unique(nodes, return_counts=True)
-    return nce_against_all(vectors[drawn], table, drawn, temperature, counts)
+    return nce_against_all(vectors.index_select(0, drawn), table, drawn, temperature, counts)
 
 
 def nce_in_batch(
@@ -99,7 +105,7 @@ class _AgainstAll(torch.autograd.Function):
         d_anchors, d_table = torch.empty_like(anchors), torch.zeros_like(table)
         positives = table[own]
         total: Tensor = -(weights * torch.linalg.vecdot(anchors, positives)).sum()
-        rows = max(1, CHUNK_CELLS // len(table))
+        rows = chunk_rows(anchors, len(table))
         for start in range(0, len(anchors), rows):
             part = slice(start, start + rows)
             chunk, weight = anchors[part], weights[part, None]

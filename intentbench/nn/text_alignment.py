@@ -7,7 +7,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from intentbench.nn.node_contrast import CHUNK_CELLS, unit
+from intentbench.nn.node_contrast import chunk_rows, unit
 
 
 def project(tower: Callable[[Tensor], Tensor], texts: Tensor, nodes: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class _OfBatch(torch.autograd.Function):
     ) -> Tensor:
         d_anchors, d_table = torch.empty_like(anchors), torch.zeros_like(table)
         weights, total = counts[:, None] / counts.sum(), anchors.new_zeros(())
-        rows = max(1, CHUNK_CELLS // len(table))
+        rows = chunk_rows(anchors, len(table))
         for start in range(0, len(anchors), rows):
             part = slice(start, start + rows)
             chunk, weight = anchors[part], weights[part]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from intentbench.nn.node_contrast import CHUNK_CELLS, unit
+from intentbench.nn.node_contrast import chunk_rows, unit
 
 LOWEST = 0.025
 """Least τ: exp(-2/τ) is still a normal number in float32."""
@@ -124,7 +124,7 @@ class _Expected(torch.autograd.Function):
 
 def _chunks(first: Tensor, second: Tensor, peak: float) -> Iterator[tuple[slice, Tensor]]:
     """Rows, and exp(S - peak) of them (rows, n)."""
-    rows, shift = max(1, CHUNK_CELLS // len(second)), first.new_full((), -peak)
+    rows, shift = chunk_rows(first, len(second)), first.new_full((), -peak)
     for start in range(0, len(first), rows):
         part = slice(start, start + rows)
         yield part, torch.addmm(shift, first[part], second.T).exp_()

@@ -108,13 +108,13 @@ def _check(plan: NoisePlan, cls: type[Recommender], layout: Layout) -> None:
             f"noise in training: {cls.__name__} is not trained by gradient; give its row "
             "noise: {train: false}"
         )
+    if issubclass(cls, EventRecommender):
+        raise RequestError(
+            f"noise in training: not for {cls.__name__}, which looks up what else is known of an "
+            "event where the clean one stands; give its row noise: {train: false}"
+        )
     for kind in plan.kinds:
         check_trainable(kind, layout)
-        if issubclass(cls, EventRecommender) and kind != "swap":
-            raise RequestError(
-                f"noise in training: no {kind!r} for {cls.__name__}, which looks up what else is "
-                "known of an event where it stands; allowed: swap"
-            )
 
 
 def rank_under_noise(

@@ -1,6 +1,7 @@
 """Lists of recommended items from a trained trial."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from datamodules.errors import RequestError
 from datamodules.prepared import PreparedDataset
 from datamodules.sequence import SequenceDataModule
-from datamodules.types import PAD
+from datamodules.types import PAD, EvaluationBatch
 from intentbench.metrics.beyond import coverage, gini, mean_popularity, novelty
 from intentbench.models.base import Recommender
 from intentbench.models.events import EventRecommender
@@ -74,15 +75,20 @@ class Recommendations:
         users: (Q,) rows of users, rising.
         items: (Q, k) items, best first; `PAD` where no candidate was left.
         scores: (Q, k) their scores, -inf there.
+        intents: column to (Q,) labels, see `predict_intents`; {} where the method predicts none.
     """
 
     dataset: PreparedDataset
     users: NDArray[np.int64]
     items: NDArray[np.int64]
     scores: NDArray[np.float32]
+    intents: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
     def frame(self) -> pl.DataFrame:
-        """Columns user, item (original ids), score, rank (1 is best), one row an item."""
+        """Columns user, item (original ids), score, rank (1 is best), one row an item.
+
+        Then the intents, the same in all rows of a user.
+        """
         real = self.items != PAD
         users = pl.Series(self.dataset.original_ids("users"))
         items = pl.Series(["", *self.dataset.original_ids("items")])
@@ -93,6 +99,7 @@ class Recommendations:
                 "item": items.gather(self.items[real]),
                 "score": self.scores[real],
                 "rank": (column + 1).astype(np.int32),
+                **{name: pl.Series(labels[row]) for name, labels in self.intents.items()},
             }
         )
 
@@ -109,9 +116,32 @@ class Recommendations:
         }
 
 
+def predict_intents(model: EventRecommender, batch: EvaluationBatch) -> dict[str, list[str]]:
+    """What a method predicts of each row's next event besides its item.
+
+    Returns:
+        "intent_<name>" of each predicted intent: its most likely label, of those that a target can
+        have; and, where the method weighs its intents by attention, "primary_intent": the name of
+        the one that weighs most. A label a row.
+    """
+    if not model.predicts:
+        return {}
+    reading, _ = model.reading(batch)
+    columns = {}
+    fields = model.predicted(model.known(batch.items.device))
+    for intent, share in zip(fields, model.heads.distributions(reading.logits), strict=True):
+        never = [n for n, name in enumerate(intent.names) if not name or n in intent.inputs_only]
+        share[:, never] = -torch.inf
+        columns[f"intent_{intent.name}"] = [intent.names[n] for n in share.argmax(-1).tolist()]
+    if reading.attention is not None:
+        most = reading.attention.argmax(-1).tolist()
+        columns["primary_intent"] = [model.predicts[n] for n in most]
+    return columns
+
+
 @torch.inference_mode()
 def recommend(checkpoint: Path, k: int, stage: Stage, data_root: Path | None) -> Recommendations:
-    """The k best items of every user.
+    """The k best items of every user, and the intents that the method predicts.
 
     Args:
         checkpoint: `best.ckpt` of a trial.
@@ -131,10 +161,18 @@ def recommend(checkpoint: Path, k: int, stage: Stage, data_root: Path | None) ->
         "test": data.test_dataloader,
         "validation": data.val_dataloader,
     }[stage]()
-    parts = [(batch.users, *model.recommend(batch, k)) for batch in loader]
+    parts, intents = [], []
+    for batch in loader:
+        parts.append((batch.users, *model.recommend(batch, k)))
+        intents.append(predict_intents(model, batch) if isinstance(model, EventRecommender) else {})
     users, items, scores = (torch.cat(column) for column in zip(*parts, strict=True))
     order = users.argsort(stable=True)
+    columns = {name: np.concatenate([part[name] for part in intents]) for name in intents[0]}
     items = torch.where(scores > -torch.inf, items, PAD)
     return Recommendations(
-        data.dataset, users[order].numpy(), items[order].numpy(), scores[order].float().numpy()
+        data.dataset,
+        users[order].numpy(),
+        items[order].numpy(),
+        scores[order].float().numpy(),
+        {name: labels[order.numpy()] for name, labels in columns.items()},
     )

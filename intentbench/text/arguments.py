@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(action)
         _raw_files(action)
         _endpoint(action)
+    text = "Draw what a finished trial makes of texts: densities, and one user's matching."
+    _show(actions.add_parser("show", help=text, description=text))
 
 
 def _summarise(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +53,16 @@ def _embed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=512, help="transformers: cut texts here")
     parser.add_argument("--device", help="cpu, cuda")
     parser.add_argument("--vectors", type=Path, metavar="DIR", help="precomputed: its .npy files")
+
+
+def _show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="a trial's folder")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--user", metavar="ID", help="as the data names it; default: of median use")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="after N epochs too: trains again, takes its time"
+    )
+    parser.add_argument("--data-root", type=Path, help="where data files lie")
 
 
 def _raw_files(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """Texts of the nodes of a graph, from whichever source a method names."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,12 @@ from torch import Tensor
 
 from datamodules.errors import RequestError
 from datamodules.prepared import PreparedDataset
-from intentbench.text.features import TextFeatures, load_features, offline_features
+from intentbench.text.features import (
+    TextFeatures,
+    describe_features,
+    load_features,
+    offline_features,
+)
 
 OFFLINE = "tfidf-svd"
 """TF-IDF and truncated SVD of the dataset's own texts: needs no network and no model."""
@@ -16,8 +22,9 @@ OFFLINE = "tfidf-svd"
 GAUSSIAN = "gaussian"
 """A control: numbers of the same shape that say nothing."""
 
-SHUFFLED = "shuffled:"
-"""A control: before another source, its rows dealt out anew among users and among items."""
+SHUFFLED = re.compile(r"shuffled(?:@(?P<share>[^:]+))?:(?P<source>.+)")
+"""A control: before another source, its rows dealt out anew among users and among items; with a
+share, such as "shuffled@0.1:tfidf-svd", those of that share of them."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,19 @@ def find_texts(
 
     Args:
         source: "tfidf-svd"; a folder made by `intentbench text embed`; "gaussian"; or
-            "shuffled:" before one of the others.
+            "shuffled:" or "shuffled@SHARE:" before one of the others.
         dataset: whose users and items they describe.
         intent_width: d_t that the method was built for; of "tfidf-svd", half comes from what is
             liked, half from what is disliked. None: they are not read, and may have any.
         profile_width: d_p.
 
     Raises:
-        RequestError: the dataset has no texts, the folder is of another dataset, or the features
-            have other widths.
+        RequestError: the dataset has no texts, the folder is of another dataset, the features
+            have other widths, or a share is none.
     """
-    if source.startswith(SHUFFLED):
-        found = find_texts(source.removeprefix(SHUFFLED), dataset, intent_width, profile_width)
-        return _dealt_out(found, dataset.n_users)
+    if match := SHUFFLED.fullmatch(source):
+        found = find_texts(match["source"], dataset, intent_width, profile_width)
+        return _dealt_out(found, dataset.n_users, _share(match["share"] or "1", source))
     if source == GAUSSIAN:
         n = dataset.n_users + dataset.n_items
         return NodeTexts(_noise(n, intent_width or 0, seed=0), _noise(n, profile_width, seed=1))
@@ -81,9 +88,32 @@ def find_texts(
     return found
 
 
+def describe_texts(source: str, dataset: PreparedDataset, profile_width: int) -> str:
+    """What a source gives, for records and pages: a checksum tells other texts under its name.
+
+    Args:
+        source: as of `find_texts`, which has found it.
+        dataset: as there.
+        profile_width: as there.
+
+    Returns:
+        Such as "shuffled tfidf-svd-128 (offline texts, 0123456789abcdef)".
+
+    Raises:
+        RequestError: there are no such features.
+    """
+    if match := SHUFFLED.fullmatch(source):
+        inner = describe_texts(match["source"], dataset, profile_width)
+        return f"{source[: match.start('source') - 1]} {inner}"
+    if source == GAUSSIAN:
+        return source
+    return describe_features(source, dataset, profile_width)
+
+
 def _noise(n: int, width: int, seed: int) -> Tensor:
-    """Of a seed of its own, so that a method reads the same whatever else it reads."""
-    return torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
+    """Rows of about length 1, as features have, from a seed of their own for each width."""
+    drawn = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
+    return drawn.div_(max(width, 1) ** 0.5)
 
 
 def _joined(found: TextFeatures) -> NodeTexts:
@@ -93,11 +123,21 @@ def _joined(found: TextFeatures) -> NodeTexts:
     )
 
 
-def _dealt_out(found: NodeTexts, n_users: int) -> NodeTexts:
+def _share(text: str, source: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise RequestError(f"text {source!r}: the share must be from 0 to 1, as in shuffled@0.1:…")
+    return share
+
+
+def _dealt_out(found: NodeTexts, n_users: int, share: float) -> NodeTexts:
     """Rows in another order, users among users and items among items: marginals stay."""
     generator = torch.Generator().manual_seed(0)
-    n = len(found.intent)
-    users = torch.randperm(n_users, generator=generator)
-    items = n_users + torch.randperm(n - n_users, generator=generator)
-    order = torch.cat([users, items])
+    order = torch.arange(len(found.intent))
+    for nodes in (order[:n_users].clone(), order[n_users:].clone()):
+        chosen = nodes[torch.randperm(len(nodes), generator=generator)[: round(share * len(nodes))]]
+        order[chosen] = chosen.roll(1)  # in random order: a cycle that moves each of them
     return NodeTexts(found.intent[order], found.profile[order])

@@ -11,7 +11,6 @@ from torch import Tensor
 from datamodules.sequence import SequenceDataModule
 from datamodules.types import SequenceBatch
 from intentbench.contracts.data import planted_cycles
-from intentbench.models import bigcf
 from intentbench.models.bigcf import BIGCF, BIGCFViews, closeness
 from intentbench.models.graph import Triples
 
@@ -224,7 +223,7 @@ def _to_itself(rows: Tensor, counts: Tensor, temperature: float) -> Tensor:
 def test_closeness_to_itself_has_the_numerator_of_a_full_cosine_in_every_row(
     cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bigcf, "CHUNK_CELLS", cells)
+    monkeypatch.setattr("intentbench.nn.node_contrast.CHUNK_CELLS", {"cpu": cells})
     drawn = torch.tensor([0, 1, 1, 2, 3, 3, 3, 4, 5, 6])
     rows = _rows(7)
     cosines = _unit(rows[drawn]) @ _unit(rows[drawn]).T
@@ -237,7 +236,7 @@ def test_closeness_to_itself_has_the_numerator_of_a_full_cosine_in_every_row(
 def test_gradient_of_closeness_agrees_with_finite_differences(
     cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bigcf, "CHUNK_CELLS", cells)
+    monkeypatch.setattr("intentbench.nn.node_contrast.CHUNK_CELLS", {"cpu": cells})
     rows, others = _rows(7).requires_grad_(), _rows(12)[7:].requires_grad_()
     counts = torch.tensor([1, 2, 1, 3, 1, 1, 1]), torch.tensor([1, 1, 4, 2, 1])
     assert torch.autograd.gradcheck(lambda a, b: closeness(a, b, *counts, 0.3), (rows, others))

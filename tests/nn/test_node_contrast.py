@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from intentbench.nn import node_contrast as module
 from intentbench.nn.node_contrast import nce_against_all, nce_in_batch, nce_of_nodes, unit
 
 TEMPERATURE = 0.3
@@ -122,7 +121,7 @@ def test_a_nearer_positive_lowers_it_by_the_derivative_of_a_softmax() -> None:
 def test_all_candidates_equal_kept_similarities(
     cells: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_CELLS", cells)
+    monkeypatch.setattr("intentbench.nn.node_contrast.CHUNK_CELLS", {"cpu": cells})
     anchors, table = _randn(12, 5).requires_grad_(), _randn(17, 5).requires_grad_()
     own = torch.randint(17, (12,))
     weights = torch.randint(1, 9, (12,)) if weighted else None
@@ -137,7 +136,7 @@ def test_all_candidates_equal_kept_similarities(
 def test_nodes_drawn_several_times_count_as_often(
     cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_CELLS", cells)
+    monkeypatch.setattr("intentbench.nn.node_contrast.CHUNK_CELLS", {"cpu": cells})
     vectors, table = _randn(9, 5).requires_grad_(), _randn(9, 5).requires_grad_()
     nodes = torch.tensor([3, 0, 3, 8, 3, 0, 5])
     ours = nce_of_nodes(vectors, table, nodes, TEMPERATURE)

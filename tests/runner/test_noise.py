@@ -198,3 +198,18 @@ def test_methods_without_gradient_cannot_be_trained_with_noise(make_spec: MakeSp
     ) as caught:
         make_spec({"counts": {}}, noise={"train": True})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["intentrec", "intent_sequence", "transact"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_event_methods_take_noise_at_test_time_alone(
+    make_spec: MakeSpec, method: str, kind: str
+) -> None:
+    """A training row under noise would have the fields of the clean events."""
+    row = {method: {"fields": {"action": "behaviour"}, "intents": ["action"]}}
+    with pytest.raises(RequestError, match=rf"{method}\.noise: .* not for \w+, which") as caught:
+        make_spec(row, noise={"kinds": [kind], "train": True})
+    assert "\n" not in str(caught.value)
+    assert "give its row noise: {train: false}" in str(caught.value)
+    (entrant,) = make_spec(row, noise={"kinds": [kind]}).entrants
+    assert entrant.noise["kinds"] == [kind]

@@ -73,5 +73,21 @@ def test_shuffled_rows_stay_among_users_and_among_items() -> None:
     assert shuffled.intent[:, 0].equal(shuffled.profile[:, 0]), "a node's two texts stay together"
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_the_rows_is_moved(share: float) -> None:
+    plain, noisy = (find_texts(name, DATA, 4, 3) for name in ("folder", f"shuffled@{share}:folder"))
+    moved = (plain.intent != noisy.intent).any(1)
+    sides = (slice(DATA.n_users), slice(DATA.n_users, N))
+    for side in sides:
+        assert int(moved[side].sum()) == round(share * len(moved[side]))
+        assert _sorted(plain.intent[side]).equal(_sorted(noisy.intent[side]))
+
+
+@pytest.mark.parametrize("source", ["shuffled@2:folder", "shuffled@half:folder"])
+def test_a_share_beyond_0_to_1_is_refused(source: str) -> None:
+    with pytest.raises(RequestError, match="from 0 to 1"):
+        find_texts(source, DATA, 4, 3)
+
+
 def _sorted(rows: Tensor) -> Tensor:
     return rows[:, 0].sort().values
