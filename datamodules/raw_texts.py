@@ -252,8 +252,9 @@ def _flat(value: Any) -> list[str]:
 
 
 def _clean(text: str) -> str:
-    """Without markup, entities and runs of blanks."""
-    return " ".join(html.unescape(_TAG.sub(" ", text)).split())
+    """Without markup, entities, runs of blanks and halves of characters (lone surrogates)."""
+    words = html.unescape(_TAG.sub(" ", text)).split()
+    return " ".join(words).encode("utf-8", "replace").decode()
 
 
 def _rating(row: Mapping[str, Any], keys: _Keys, address: str) -> float | None:

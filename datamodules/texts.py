@@ -127,6 +127,12 @@ def collect_texts(dataset: PreparedDataset, raw: RawTexts | None = None) -> Text
     return TextData(items, histories, dataset.timestamps is not None)
 
 
+def collect_ids(dataset: PreparedDataset) -> TextData:
+    """A control: each item's text is one word of its own, there are no reviews."""
+    items = [ItemText(), *(ItemText(f"item{v}") for v in range(1, dataset.n_items + 1))]
+    return TextData(items, _histories(dataset, ()), dataset.timestamps is not None)
+
+
 def _item_texts(dataset: PreparedDataset) -> list[ItemText]:
     titles = dataset.texts("items") or [""] * dataset.n_items
     categories: list[list[str]] = [[] for _ in range(dataset.n_items + 1)]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from datamodules.prepared import PreparedDataset
@@ -18,6 +19,7 @@ from intentbench.text.documents import read_documents
 from intentbench.text.endpoint import KEY_VARIABLE
 from intentbench.text.features import load_features
 from intentbench.text.store import FEATURES, MANIFEST
+from intentbench.text.tfidf import TfidfSvd
 from tests.text.toys import Script, toy_dataset, toy_endpoint
 
 KEY = "sk-secret-0123456789"
@@ -184,6 +186,9 @@ def test_wrong_requests_are_one_line(run: Run, dataset: PreparedDataset, tmp_pat
         ("summarise", "--model", "m", "--parameters", "{"): "--parameters: not JSON",
         ("summarise", "--model", "m", "--parameters", "3"): "expected a JSON object",
         ("summarise", "--model", "m", "--base-url", "x"): "not an http",
+        ("summarise", "--model", "m", "--base-url", "http://[::1"): "not an http",
+        ("summarise", "--model", "m", "--parameters", '{"api_key": "x"}'): "might hold a secret",
+        ("summarise", "--model", "m", "--parameters", '{"model": "n"}'): "is given otherwise",
     }
     for arguments, message in refused.items():
         assert message in run(*arguments, status=2), arguments
@@ -191,6 +196,30 @@ def test_wrong_requests_are_one_line(run: Run, dataset: PreparedDataset, tmp_pat
         said = run("summarise", "--model", "m", "--base-url", script.url, status=2)
         assert f"is ${KEY_VARIABLE} right?" in said
         assert KEY not in said
+
+
+def test_vectors_that_are_not_finite_are_not_written(
+    run: Run, dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed(self: TfidfSvd, columns: dict[str, list[str]]) -> dict[str, np.ndarray]:
+        return {name: np.full((len(texts), 2), np.nan) for name, texts in columns.items()}
+
+    monkeypatch.setattr(TfidfSvd, "embed", embed)
+    assert "rows of finite numbers" in run("embed", status=2)
+    assert not Path("text").exists()
+
+
+def test_a_key_that_goes_out_unencrypted_is_said_in_one_line(
+    run: Run, dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intentbench.text.endpoint.RETRIES", 0)
+    options = ("summarise", "--model", "m", "--base-url", "http://endpoint.invalid/v1")
+    lines = [line for line in run(*options, status=1).splitlines() if "encryption" in line]
+    assert len(lines) == 1
+    assert "http://endpoint.invalid/v1: the key goes there without encryption" in lines[0]
+    assert "encryption" not in run(*options, "--dry-run")
+    monkeypatch.delenv(KEY_VARIABLE)
+    assert "encryption" not in run(*options, status=1)
 
 
 def test_a_dataset_of_the_catalogue_is_prepared(

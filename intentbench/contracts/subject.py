@@ -15,7 +15,6 @@ from datamodules.types import EvaluationBatch, SequenceBatch
 from intentbench.metrics.collection import RankTable
 from intentbench.models.base import GradientRecommender, Recommender
 from intentbench.models.card import Card
-from intentbench.models.events import EventRecommender
 from intentbench.models.takes import TakesDataset
 
 FILLED = ("n_items", "n_users", "window")
@@ -133,7 +132,7 @@ class Subject:
 
 def show_events(model: Recommender, data: PreparedDataset) -> None:
     """Show a dataset to a method that reads more of events than batches hold."""
-    if isinstance(model, EventRecommender | TakesDataset):
+    if isinstance(model, TakesDataset):
         model.take(data)
 
 

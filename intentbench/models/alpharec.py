@@ -20,7 +20,7 @@ from datamodules.prepared import PreparedDataset
 from datamodules.types import Batch, SequenceBatch, TrainingData
 from intentbench.models.base import GradientRecommender
 from intentbench.models.card import Card, Published
-from intentbench.models.takes import TakesDataset
+from intentbench.models.takes_texts import TakesTexts
 from intentbench.nn.graph import BipartiteGraph
 from intentbench.nn.negatives import UniformNegatives
 from intentbench.nn.node_contrast import unit
@@ -61,7 +61,7 @@ CARD = Card(
 )
 
 
-class AlphaRec(TakesDataset, GradientRecommender):
+class AlphaRec(TakesTexts, GradientRecommender):
     """AlphaRec.
 
     Args:

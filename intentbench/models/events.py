@@ -22,6 +22,7 @@ from intentbench.metrics.formulas import compute_metric
 from intentbench.metrics.intent_prediction import IntentScore
 from intentbench.metrics.ranks import ranks_from_scores
 from intentbench.models.base import MONITORED, GradientRecommender
+from intentbench.models.takes import TakesDataset
 from intentbench.nn.cross_entropy import chunked_cross_entropy
 from intentbench.nn.event_features import EventFeatures
 from intentbench.nn.event_inputs import (
@@ -38,7 +39,7 @@ from intentbench.nn.time_encoding import TimeEncoding
 from intentbench.nn.weighted_cross_entropy import weighted_cross_entropy
 
 
-class EventRecommender(GradientRecommender):
+class EventRecommender(TakesDataset, GradientRecommender):
     """A method that is shown the dataset, by `take`, before anything is trained or scored.
 
     A subclass makes `heads` (unless `intents` is empty), gives `read` and `item_table`.

@@ -70,6 +70,8 @@ CARD = Card(
         },
     ),
     deviations=(
+        "texts: whatever the row's `text` names, of training pairs alone; the paper has summaries "
+        "by GPT-4o-mini, embedded by text-embedding-3-large, and does not say which reviews they saw",
         "the public code trains RLMRec-Con and IRLLRec together: RLMRec's term (profile_weight) is "
         "in no equation of the paper and in all five released models; 0 unless it is asked for",
         "translation and matching: in the paper on every base, with weights it does not give (5e-4 "
@@ -87,8 +89,12 @@ CARD = Card(
         "1/temperature for the scale that has no value; the code: final embeddings "
         "(translated='final'), users and items in one softmax, one way, at 1",
         "Eq. 15: the numerator is read row by row; as printed it sums the whole diagonal",
-        "Eq. 17: alpha weighs the divergences, which are of similarities, as printed; in the code "
-        "it weighs the translation, and single texts' coordinates are compared",
+        "Eq. 14-17: the means over users and over items are added; items are positives and "
+        "negatives",
+        "Eq. 17: alpha weighs the divergences; they are of cosines at 1/temperature over distinct "
+        "nodes, as in Eq. 14 (printed: plain products over the batch). In the code alpha weighs the "
+        "translation, and the other term is a cross-entropy of single texts' coordinates with those "
+        "of a teacher of the text tower alone",
         "Eq. 17: KL(teacher || student) both ways; the letters as printed swap them in one",
         "Eq. 18: the teacher begins as a copy, moves after the optimiser's step, and sees no noise "
         "and all edges; the code draws its weights anew, and moves it before the step",
@@ -97,6 +103,8 @@ CARD = Card(
         "SGL's r is of the pass with all edges, as on the other bases; the code's of another pass",
         "128 prototypes a side (the code's; the paper gives none); a base method's own if it has "
         "some",
+        "w/o Graph (graph_intents=False): r is e; the paper puts user and item embeddings there, "
+        "and does not say of which layer",
         "w/o Text (text_tower='pca'): principal components of the features; the paper has vectors "
         "of different widths aligned directly",
     ),

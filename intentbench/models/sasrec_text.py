@@ -17,7 +17,7 @@ from datamodules.prepared import PreparedDataset
 from datamodules.types import PAD
 from intentbench.models.card import Card
 from intentbench.models.sasrec import SASRec
-from intentbench.models.takes import TakesDataset
+from intentbench.models.takes_texts import TakesTexts
 from intentbench.nn.transformer import EncoderName
 from intentbench.text.nodes import find_profiles
 
@@ -90,7 +90,7 @@ class TextItems(nn.Module):
         return vectors
 
 
-class SASRecText(TakesDataset, SASRec):
+class SASRecText(TakesTexts, SASRec):
     """SASRec with full softmax, its items made of texts.
 
     Args:

@@ -16,7 +16,7 @@ from datamodules.prepared import PreparedDataset
 from datamodules.types import Batch
 from intentbench.models.base import ClosedFormRecommender
 from intentbench.models.card import Card, Published
-from intentbench.models.takes import TakesDataset
+from intentbench.models.takes_texts import TakesTexts
 from intentbench.nn.node_contrast import unit
 from intentbench.text.nodes import find_profiles
 
@@ -47,7 +47,7 @@ CARD = Card(
 )
 
 
-class Semantic(TakesDataset, ClosedFormRecommender):
+class Semantic(TakesTexts, ClosedFormRecommender):
     """Ranks by cosines of profiles.
 
     Args:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from datamodules.prepared import PreparedDataset
-from intentbench.text.nodes import describe_texts
 
 
 class TakesDataset:
@@ -35,11 +34,9 @@ class TakesDataset:
             arguments: as of `check`, which has passed them.
 
         Returns:
-            Of texts, see `intentbench.text.nodes.describe_texts`; "" where there are none.
+            A line; "" where that is nothing.
         """
-        if "text" not in arguments:
-            return ""
-        return describe_texts(arguments["text"], dataset, arguments["profile_width"])
+        return ""
 
     def take(self, dataset: PreparedDataset) -> None:
         """Look up what the dataset knows.

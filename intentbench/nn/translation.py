@@ -44,9 +44,10 @@ def translation_loss(pair: Pair, temperature: float) -> Tensor:
         pair: n nodes.
         temperature: τ, at least `LOWEST`; the paper's η is 1/τ.
     """
-    first, second = _scaled(pair, temperature)
-    positives: Tensor = torch.linalg.vecdot(first, second).mean()
-    return _log_masses(first, second, 1 / temperature) - 2 * positives
+    with torch.autocast(pair[0].device.type, enabled=False):
+        first, second = _scaled(pair, temperature)
+        positives = (first * second).sum(-1).mean()
+        return _log_masses(first, second, 1 / temperature) - 2 * positives
 
 
 def matching_loss(student: Pair, teacher: Pair, temperature: float) -> Tensor:
@@ -57,10 +58,11 @@ def matching_loss(student: Pair, teacher: Pair, temperature: float) -> Tensor:
         teacher: the same nodes.
         temperature: τ, at least `LOWEST`.
     """
-    peak, vectors = 1 / temperature, _scaled(student, temperature)
     expected: Callable[..., Tensor] = _Expected.apply
-    taught = (rows.detach() for rows in _scaled(teacher, temperature))
-    return _log_masses(*vectors, peak) - expected(*vectors, *taught, peak)
+    with torch.autocast(student[0].device.type, enabled=False):
+        peak, vectors = 1 / temperature, _scaled(student, temperature)
+        taught = (rows.detach() for rows in _scaled(teacher, temperature))
+        return _log_masses(*vectors, peak) - expected(*vectors, *taught, peak)
 
 
 def _scaled(pair: Pair, temperature: float) -> Pair:

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -59,7 +58,7 @@ def write_archive(folder: Path, name: str, plan: Plan, tables: Iterable[Table]) 
     try:
         for table in tables:
             _write_table(fresh, table)
-        board = {"format": FORMAT, "name": name, "plan": asdict(plan)}
+        board = {"format": FORMAT, "name": name, "plan": plan.to_json()}
         write_atomic(fresh / BOARD, (json.dumps(board, indent=1, sort_keys=True) + "\n").encode())
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)

@@ -28,7 +28,7 @@ from intentbench.results.store import load_noise_ranks, load_ranks, load_records
 ORACLE = "oracle"
 """Method key of the Bayes-best ranker of synthetic data: a ceiling, no competitor."""
 
-INPUTS = ("window", "targets", "notes")
+INPUTS = ("window", "targets", "notes", "texts")
 """Entries of a protocol that say what a method is given or what is known of the data; they may
 differ between the rows of a table, for they do not change what is asked or how it is counted."""
 
@@ -233,6 +233,7 @@ def _aligned(ranks: Ranks, name: str) -> Ranks:
 def _check_cell(where: str, records: Sequence[TrialRecord]) -> None:
     for name in ("method", "arguments", "data", "training"):
         _require_same(where, records, name, attrgetter(name))
+    _require_same(where, records, "texts", lambda record: {"texts": record.protocol.get("texts")})
     if done := [record for record in records if record.status == "done"]:
         _require_same(where, done, "noise", lambda record: {"noise": noise_settings(record)})
     seeds = [record.seed for record in records]

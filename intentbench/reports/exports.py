@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any
 
 from intentbench.reports.cells import shared_protocol
+from intentbench.reports.groups import Groups
 from intentbench.reports.intent_tables import intent_means
 from intentbench.reports.leaderboard import ALPHA, Leaderboard, Row, Section
 
@@ -66,6 +67,21 @@ def render_csv(board: Leaderboard) -> str:
     return buffer.getvalue()
 
 
+def _groups(section: Section, groups: Groups) -> dict[str, Any]:
+    """Users by activity: the metric of each row in each group, and what stands beside it."""
+    return {
+        "cuts": groups.cuts,
+        "users": groups.sizes,
+        "rows": {
+            row.label: {
+                "means": row.means,
+                "differences": [asdict(found) for found in row.differences or ()],
+            }
+            for row in section.grouped
+        },
+    }
+
+
 def _tested(section: Section, row: Row) -> dict[str, str]:
     contrast = section.difference(row)
     if section.family is None or contrast is None:
@@ -85,7 +101,7 @@ def render_json(board: Leaderboard) -> str:
     primary = board.primaries[0]
     content = {
         "name": board.name,
-        "plan": asdict(board.plan),
+        "plan": board.plan.to_json(),
         "preliminary": board.preliminary,
         "metric": primary,
         "alpha": ALPHA,
@@ -115,6 +131,7 @@ def _section(section: Section, primary: str) -> dict[str, Any]:
         "rows": [_row(section, row) for row in section.rows],
         "pairs": _pairs(section),
         **({"noise": [asdict(study) for study in section.noise]} if section.noise else {}),
+        **({"groups": _groups(section, section.groups)} if section.groups else {}),
     }
 
 

@@ -32,7 +32,9 @@ from intentbench.reports.provenance import (
     resolution_line,
     sign_lines,
     stale_lines,
+    texts_line,
 )
+from intentbench.reports.sweeps import sweep_line, sweeps_picture_name
 from intentbench.stats.contrast import BORROWED, USERS_ONLY
 from intentbench.stats.effects import ROPE
 
@@ -73,6 +75,9 @@ def _section(section: Section, board: Leaderboard) -> list[str]:
     if section.noise:
         picture = picture_name(board.name, section.table.dataset)
         lines += [f"![Loss against rate of noise]({picture})", ""]
+    if line := sweep_line(section):
+        picture = sweeps_picture_name(board.name, section.table.dataset)
+        lines += [f"![One argument at a time]({picture})", "", line, ""]
     facts = [
         *gaps(section, board.plan.reference),
         *stale_lines(section),
@@ -82,6 +87,7 @@ def _section(section: Section, board: Leaderboard) -> list[str]:
         *noise_lines(section),
         *sign_lines(section),
         protocol_line(section),
+        texts_line(section),
         *data_lines(section),
         *environment_lines(section),
     ]

@@ -1,6 +1,6 @@
 """What a benchmark asked for, as far as its page needs to know."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -28,8 +28,15 @@ class Plan:
     groups: int = 0
     code: dict[str, str] = field(default_factory=dict, hash=False)
 
+    def to_json(self) -> dict[str, Any]:
+        """As a file has it; groups are said where there are some."""
+        fields = asdict(self)
+        if not self.groups:
+            del fields["groups"]
+        return fields
+
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "Plan":
-        """From what `dataclasses.asdict` and JSON made of one."""
+        """From what `to_json` and JSON made of one."""
         lists = {name: tuple(raw[name]) for name in ("datasets", "labels", "seeds")}
         return cls(**{**raw, **lists})

@@ -125,8 +125,18 @@ def protocol_line(section: Section) -> str:
     if not records:
         return ""
     parts = [f"{_words(name)} {_text(v)}" for name, v in shared_protocol(records[0]).items()]
-    parts += [_by_label(name, records) for name in INPUTS if name != "notes"]
+    parts += [_by_label(name, records) for name in INPUTS if name not in ("notes", "texts")]
     return f"Protocol: {'; '.join(part for part in parts if part)}.{_set_protocol(section)}"
+
+
+def texts_line(section: Section) -> str:
+    """What each row that reads texts has read; "" where none does."""
+    rows: dict[str, list[str]] = {}
+    for label, record in {record.label: record for record in section.records}.items():
+        if source := record.protocol.get("texts"):
+            rows.setdefault(source, []).append(code(label))
+    found = (f"{', '.join(sorted(labels))}: {source}" for source, labels in sorted(rows.items()))
+    return f"Texts: {'; '.join(found)}." if rows else ""
 
 
 def _set_protocol(section: Section) -> str:

@@ -15,6 +15,7 @@ from intentbench.reports.leaderboard import build_leaderboard
 from intentbench.reports.markdown import render_markdown
 from intentbench.reports.noise_tables import draw_noise, picture_name
 from intentbench.reports.plan import Plan
+from intentbench.reports.sweeps import draw_sweeps, find_sweeps, sweeps_picture_name
 from intentbench.results.store import write_atomic
 
 RANKS = "ranks"
@@ -28,7 +29,8 @@ def publish(runs: Path, name: str, out: Path, plan: Plan | None = None) -> list[
         runs: root of runs, or a folder in it.
         name: of the leaderboard; its files are `<out>/<name>.md`, `.csv`, `.json`,
             `<name>.<dataset>.noise.svg` where rows were measured under noise,
-            `<name>.<dataset>.groups.svg` where groups of users are shown, and
+            `<name>.<dataset>.groups.svg` where groups of users are shown,
+            `<name>.<dataset>.sweeps.svg` where rows differ in one number alone, and
             `<out>/ranks/<name>/`.
         out: folder of all leaderboards.
         plan: what the benchmark asked for; None takes everything from the trials.
@@ -79,6 +81,8 @@ def render(folder: Path, out: Path) -> list[Path]:
             pages[out / picture_name(name, section.table.dataset)] = draw_noise(section)
         if section.groups:
             pages[out / groups_picture_name(name, section.table.dataset)] = draw_groups(section)
+        if find_sweeps(section):
+            pages[out / sweeps_picture_name(name, section.table.dataset)] = draw_sweeps(section)
     for path, content in pages.items():
         write_atomic(path, content)
     return list(pages)

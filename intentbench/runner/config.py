@@ -97,6 +97,8 @@ class Trial:
             starts from, "" where it starts from nothing.
         noise: arguments of the `intentbench.runner.noise.NoisePlan` that the trained method is
             measured under; {} for none.
+        reads: what the method reads besides the prepared data, such as texts, with a checksum;
+            see `intentbench.models.takes.TakesDataset.reads`. "" for nothing.
     """
 
     dataset: str
@@ -114,6 +116,7 @@ class Trial:
     plugin: str = ""
     pretrained: str = ""
     noise: dict[str, Any] = field(default_factory=dict, hash=False)
+    reads: str = ""
 
     @property
     def name(self) -> str:
@@ -130,6 +133,8 @@ class Trial:
             parts["pretrained"] = self.pretrained.rpartition("/")[2]
         if self.noise:
             parts["noise"] = self.noise
+        if self.reads:
+            parts["reads"] = self.reads
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def folder(self, root: Path) -> Path:

@@ -12,7 +12,6 @@ from datamodules.catalog import DatasetEntry, catalog
 from datamodules.errors import RequestError
 from datamodules.prepare import prepare
 from datamodules.prepared import PreparedDataset, load_prepared
-from intentbench.models.events import EventRecommender
 from intentbench.models.takes import TakesDataset
 from intentbench.results.fingerprint import code_fingerprint
 from intentbench.results.record import TrialRecord
@@ -115,6 +114,7 @@ def build_trial(
         plugin=spec.plugin if entrant.cls.__module__ == Path(spec.plugin).stem else "",
         pretrained=f"{start.label}/{start.name}" if start else "",
         noise=entrant.noise,
+        reads=_reads(entrant, entry.name, dataset),
     )
 
 
@@ -208,8 +208,15 @@ def _check_needs(entrant: Entrant, name: str, dataset: PreparedDataset) -> None:
                 f"{entrant.label}: needs {need}, which dataset {name!r} does not have; leave "
                 "one of them out with --models or --datasets"
             )
-    if issubclass(entrant.cls, EventRecommender | TakesDataset):
+    if issubclass(entrant.cls, TakesDataset):
         entrant.cls.check(dataset, entrant.arguments_on(name))
+
+
+def _reads(entrant: Entrant, name: str, dataset: PreparedDataset) -> str:
+    """What a row reads besides the prepared data; "" for nothing."""
+    if not issubclass(entrant.cls, TakesDataset):
+        return ""
+    return entrant.cls.reads(dataset, entrant.arguments_on(name))
 
 
 def _describe_plan(

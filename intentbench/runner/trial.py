@@ -24,6 +24,7 @@ from intentbench.metrics.users import mean_metric, metric_names
 from intentbench.models.base import Recommender
 from intentbench.models.events import EventRecommender
 from intentbench.models.pretrained import PretrainedRecommender
+from intentbench.models.takes import TakesDataset
 from intentbench.results.environment import describe_environment
 from intentbench.results.record import Cost, TrialRecord
 from intentbench.results.store import (
@@ -120,7 +121,7 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
         The record, as written.
 
     Raises:
-        RequestError: the dataset is not the one that the trial is named for.
+        RequestError: the dataset, or a text, is not the one that the trial is named for.
         Exception: whatever the method raises; the caller records it.
     """
     started = time.perf_counter()
@@ -135,6 +136,8 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
             f"trial is about {trial.fingerprint[:16]}; run the benchmark again to make new trials"
         )
     model = build_model(config)
+    if isinstance(model, TakesDataset):
+        _check_reads(model, trial, data.dataset)
     earlier = 0.0
     if trial.pretrained:
         earlier = _load_pretrained(model, trial, folder)
@@ -208,6 +211,7 @@ def describe_trial(
             "candidates": "all items",
             "ties": "count half",
             "notes": list(meta.notes),
+            **({"texts": trial.reads} if trial.reads else {}),
         },
     )
 
@@ -215,6 +219,16 @@ def describe_trial(
 def utc_now() -> str:
     """The time, as records state it."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _check_reads(model: TakesDataset, trial: Trial, dataset: PreparedDataset) -> None:
+    """Refuse texts that have changed since the trial got its name."""
+    found = model.reads(dataset, trial.arguments)
+    if trial.reads not in ("", found):
+        raise RequestError(
+            f"{trial.label}: reads {found}, the trial is about {trial.reads}; run the benchmark "
+            "again to make new trials"
+        )
 
 
 def _load_pretrained(model: Recommender, trial: Trial, folder: Path) -> float:

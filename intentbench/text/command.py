@@ -23,7 +23,13 @@ from intentbench.text.encoders import (
     SentenceEncoder,
 )
 from intentbench.text.endpoint import Endpoint, Usage
-from intentbench.text.features import Embedder, TextFeatures, embed_documents, stack_columns
+from intentbench.text.features import (
+    Embedder,
+    TextFeatures,
+    check_features,
+    embed_documents,
+    stack_columns,
+)
 from intentbench.text.precomputed import read_precomputed
 from intentbench.text.store import MANIFEST
 from intentbench.text.summaries import CHARACTERS_A_TOKEN, Settings, SummariesError, Summariser
@@ -128,6 +134,7 @@ def _embed(
         features = found
     if options.out is None:
         out = out / re.sub(r"[^\w.-]+", "-", features.manifest.source)
+    check_features(features, dataset, features.manifest.source)
     features.write(out)
     coverage = features.manifest.coverage
     console.print(
@@ -219,7 +226,14 @@ def _model(options: argparse.Namespace) -> str:
 
 def _endpoint(options: argparse.Namespace) -> Endpoint:
     url = options.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
-    return Endpoint(url, options.key_variable, options.timeout)
+    endpoint = Endpoint(url, options.key_variable, options.timeout)
+    if endpoint.in_clear and not options.dry_run:
+        Console(stderr=True, soft_wrap=True).print(
+            f"intentbench: {url}: the key goes there without encryption; is there an https://?",
+            highlight=False,
+            markup=False,
+        )
+    return endpoint
 
 
 def _say_cost(

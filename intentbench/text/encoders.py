@@ -1,14 +1,12 @@
 """Vectors of texts from models on this machine or behind an endpoint.
 
-Models must lie on this machine already, with safetensors weights: nothing is downloaded, nothing is
-unpickled, and no code that comes with a model is run.
+Models on this machine are refused where they would bring code of their own or pickles along, see
+`intentbench.text.local_models`; nothing is downloaded.
 """
 
 import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,10 +18,17 @@ from datamodules.errors import RequestError
 from intentbench.text.answers import AnswerCache, request_key
 from intentbench.text.asking import ask_all
 from intentbench.text.endpoint import Endpoint
+from intentbench.text.local_models import find_model
 from intentbench.text.progress import follow
 
 BATCH = 64
-"""Texts in a request or a forward pass."""
+"""Texts in a request or a forward pass, at most."""
+
+BATCH_CHARACTERS = 200_000
+"""Of the texts in a request, at most: OpenAI's endpoint takes 300,000 tokens."""
+
+TEXT_CHARACTERS = 16_000
+"""Of a text that is sent, at most: OpenAI's endpoint takes 8,192 tokens."""
 
 Vectors = NDArray[np.float32]
 
@@ -37,7 +42,8 @@ class SentenceEncoder:
         device: such as "cpu"; None takes what there is.
 
     Raises:
-        RequestError: the extra `text` is not installed, or the model is not on this machine.
+        RequestError: the extra `text` is not installed, the model is not on this machine, its
+            weights are pickled, or it has code of its own.
     """
 
     def __init__(self, model: str, revision: str | None = None, device: str | None = None) -> None:
@@ -155,10 +161,13 @@ class EndpointEncoder:
         model: str,
         console: Console,
         concurrency: int = 8,
-        max_characters: int = 20_000,
+        max_characters: int = TEXT_CHARACTERS,
     ) -> None:
         self.name, self.model, self.revision = f"openai-compatible:{model}", model, ""
-        self.parameters: dict[str, object] = {"max_characters": max_characters}
+        self.parameters: dict[str, object] = {
+            "max_characters": max_characters,
+            "batch_characters": BATCH_CHARACTERS,
+        }
         self._endpoint, self._answers, self._console = endpoint, answers, console
         self._concurrency, self._max_characters = concurrency, max_characters
 
@@ -168,8 +177,7 @@ class EndpointEncoder:
         Raises:
             RequestError: some texts got no vector; the others' are kept.
         """
-        missing = self.missing(columns)
-        batches = dict(enumerate(missing[at : at + BATCH] for at in range(0, len(missing), BATCH)))
+        batches = dict(enumerate(make_batches(self.missing(columns))))
         with follow(self._console, "embeddings, requests", len(batches)) as advance:
             failures = ask_all(self._endpoint, batches, self._ask, self._concurrency, advance)
         if failures:
@@ -207,36 +215,17 @@ class EndpointEncoder:
         return np.stack(rows).astype(np.float32)
 
 
-def find_model(model: str, revision: str | None) -> tuple[Path, str, str]:
-    """Where a model lies, what it is called, and its revision.
-
-    Args:
-        model: a folder, or a name on the hub.
-        revision: commit or tag of a name.
-
-    Raises:
-        RequestError: it is not on this machine, or has no safetensors weights.
-    """
-    folder, name = Path(model), Path(model).name
-    if not folder.is_dir():
-        hub = import_module("huggingface_hub")
-        try:
-            folder = Path(hub.snapshot_download(model, revision=revision, local_files_only=True))
-        except (OSError, ValueError):  # what the hub's errors derive from
-            at = f" --revision {revision}" if revision else ""
-            raise RequestError(
-                f"{model}: no such folder, and no such model on this machine; fetch it first: "
-                f"`hf download {model}{at}`"
-            ) from None
-        return folder, model, folder.name
-    weights = sorted(folder.rglob("*.safetensors"))
-    if not weights:
-        raise RequestError(f"{folder}: has no *.safetensors; pickled weights are not loaded")
-    digest = hashlib.sha256()
-    for path in weights:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return folder, name, f"sha256:{digest.hexdigest()[:16]}"
+def make_batches(texts: Sequence[str]) -> list[list[str]]:
+    """Texts in order, at most `BATCH` and, unless it is one alone, `BATCH_CHARACTERS` together."""
+    batches: list[list[str]] = []
+    room = 0
+    for text in texts:
+        room -= len(text)
+        if not batches or room < 0 or len(batches[-1]) == BATCH:
+            batches.append([])
+            room = BATCH_CHARACTERS - len(text)
+        batches[-1].append(text)
+    return batches
 
 
 def _extra(module: str) -> Any:
@@ -256,6 +245,8 @@ def _by_column(columns: Mapping[str, Sequence[str]], encode: Any) -> dict[str, V
         raise RequestError("all texts are empty: there is nothing to embed")
     places = {text: place for place, text in enumerate(places)}
     known = np.asarray(encode(list(places)), dtype=np.float32)
+    if not known.size or not np.isfinite(known).all():
+        raise RequestError("the model gives no vectors, or numbers in them that are not finite")
     found = {}
     for name, texts in columns.items():
         found[name] = np.zeros((len(texts), known.shape[1]), dtype=np.float32)

@@ -25,6 +25,9 @@ RETRIES = 3
 KEY_VARIABLE = "OPENAI_API_KEY"
 """The environment variable with the key, unless another is named."""
 
+LARGEST = 3.4028234663852886e38
+"""The largest float32: vectors are kept as such."""
+
 T = TypeVar("T")
 
 _PASSING = frozenset({408, 409, 425, 429})
@@ -67,6 +70,9 @@ class Endpoint:
         pause: seconds before the first retry where the server names none; doubles each time.
         longest_pause: a server that asks for more is taken to be out of service.
 
+    Attributes:
+        in_clear: whether the key goes to another machine without encryption.
+
     Raises:
         RequestError: the address is not one, or holds a password; the key cannot be one.
     """
@@ -79,7 +85,11 @@ class Endpoint:
         pause: float = 1.0,
         longest_pause: float = 120.0,
     ) -> None:
-        parts = urlsplit(base_url)
+        try:
+            parts = urlsplit(base_url)
+            _ = parts.port  # read here: it may be no number
+        except ValueError:
+            raise RequestError("the base URL is not an http(s) address of an endpoint") from None
         if parts.username or parts.password or parts.query:
             raise RequestError(
                 f"the base URL must hold no password and no query; put the key into ${key_variable}"
@@ -94,6 +104,8 @@ class Endpoint:
         self._stopped = Event()
         if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
             raise RequestError(f"${key_variable} holds no key: it has blanks or odd characters")
+        remote = parts.hostname not in ("localhost", "127.0.0.1", "::1")
+        self.in_clear = bool(self._key) and parts.scheme == "http" and remote
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = httpx2.Client(timeout=timeout, headers=headers, follow_redirects=False)
 
@@ -112,7 +124,7 @@ class Endpoint:
         """Whether nothing more is sent."""
         return self._stopped.is_set()
 
-    def chat(self, body: dict[str, Any], parse: Callable[[str], T]) -> T:
+    def chat(self, body: dict[str, Any], parse: Callable[[str], str]) -> str:
         """What `parse` finds in the text of a chat completion.
 
         Args:
@@ -124,14 +136,14 @@ class Endpoint:
             RequestError: as `post`.
         """
 
-        def read(found: Any) -> T:
+        def read(found: Any) -> str:
             try:
                 content = found["choices"][0]["message"]["content"]
             except (KeyError, IndexError, TypeError):
                 raise ValueError("the response is no chat completion") from None
             if not isinstance(content, str):
                 raise ValueError("the response has no text")
-            return parse(self._redact(content))
+            return self._redact(parse(content))  # there it is whole, however it was escaped
 
         return self.post("chat/completions", body, read)
 
@@ -139,7 +151,7 @@ class Endpoint:
         """A vector for each text in `input` of the body.
 
         Raises:
-            AnswerError: no attempt gave one vector of numbers for each text.
+            AnswerError: no attempt gave one vector of finite numbers for each text, all as long.
             RequestError: as `post`.
         """
 
@@ -147,10 +159,14 @@ class Endpoint:
             try:
                 rows = sorted(found["data"], key=lambda row: row["index"])
                 vectors = [[float(number) for number in row["embedding"]] for row in rows]
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, OverflowError):
                 raise ValueError("the response holds no embeddings") from None
             if [row["index"] for row in rows] != list(range(len(body["input"]))):
                 raise ValueError(f"{len(rows)} vectors came back for {len(body['input'])} texts")
+            if len({len(vector) for vector in vectors}) != 1 or not vectors[0]:
+                raise ValueError("the vectors that came back are empty, or of several lengths")
+            if any(not abs(number) <= LARGEST for vector in vectors for number in vector):
+                raise ValueError("the vectors that came back hold numbers that are not finite")
             return vectors
 
         return self.post("embeddings", body, read)
@@ -199,8 +215,8 @@ class Endpoint:
                 tokens_in=int(used.get("prompt_tokens") or 0),
                 tokens_out=int(used.get("completion_tokens") or 0),
             )
-        except (ValueError, AttributeError, TypeError):
-            raise ValueError("the response is not JSON") from None
+        except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
+            raise ValueError("the response is not JSON, or has no such counts") from None
         return found
 
     def _judge(self, response: httpx2.Response, path: str) -> str:
@@ -243,13 +259,15 @@ class Endpoint:
         return max(seconds, 0.0)
 
     def _said(self, response: httpx2.Response) -> str:
-        """The server's own message, short, in one line, without the key."""
+        """The server's own message, short, in one line, without the key or control characters."""
         try:
             found = response.json()
             message = found["error"]["message"] if isinstance(found["error"], dict) else ""
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return ""
-        return f" ({' '.join(self._redact(str(message)).split())[:200]})" if message else ""
+        line = " ".join(str(message).split())
+        shown = self._redact("".join(filter(str.isprintable, line)))[:200]
+        return f" ({shown})" if shown else ""
 
     def _redact(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text

@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,9 +21,17 @@ from torch import Tensor
 
 from datamodules.errors import RequestError
 from datamodules.prepared import PreparedDataset
-from datamodules.texts import collect_texts
+from datamodules.texts import TextData, collect_ids, collect_texts
+from intentbench.results.fingerprint import code_fingerprint
 from intentbench.text.documents import DocumentSet, offline_documents
-from intentbench.text.store import FORMAT, MATRICES, Manifest, read_matrices, write_matrices
+from intentbench.text.store import (
+    FORMAT,
+    MATRICES,
+    Manifest,
+    read_manifest,
+    read_matrices,
+    write_matrices,
+)
 from intentbench.text.tfidf import TfidfSvd
 
 DIMS = 128
@@ -116,14 +124,45 @@ def check_features(features: TextFeatures, dataset: PreparedDataset, where: str)
             )
 
 
+def describe_features(folder_or_name: str, dataset: PreparedDataset, dims: int = DIMS) -> str:
+    """The source of text features in one line, with a checksum; reads no matrix.
+
+    Args:
+        folder_or_name: as of `load_features`.
+        dataset: as there.
+        dims: of the name `tfidf-svd`.
+
+    Returns:
+        Such as "tfidf-svd-128 (offline texts, 0123456789abcdef)". The checksum is one of the
+        features; of those that are made here, of the texts, for rounding differs between machines.
+
+    Raises:
+        RequestError: there are none.
+        FormatError: a file is damaged.
+    """
+    if offline := _OFFLINE.fullmatch(folder_or_name):
+        return f"tfidf-svd-{offline[1] or dims} (offline texts, {_checksum(dataset)[:16]})"
+    manifest = read_manifest(Path(folder_or_name))
+    texts = f"{manifest.texts} texts" if manifest.texts else "unknown texts"
+    return f"{manifest.source} ({texts}, {manifest.features_sha256[:16]})"
+
+
+def _checksum(dataset: PreparedDataset) -> str:
+    """sha256 of a dataset's texts, which are no part of its fingerprint."""
+    digest = hashlib.sha256()
+    for path in sorted(dataset.folder.glob("*.texts.json")) if dataset.folder else ():
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 def offline_features(
     dataset: PreparedDataset, dims: int = DIMS, min_df: int = 5, max_df: float = 0.5
 ) -> TextFeatures:
     """Features from a dataset's own texts, without a language model and without a network.
 
-    They are kept beside the dataset's folder, under a name made of their parameters and of the
-    dataset's texts; processes that ask at the same time make them once. The same bytes on every
-    run on one machine.
+    They are kept beside the dataset's folder, under a name made of their parameters, of the
+    dataset's texts and of the code that makes them; processes that ask at the same time make them
+    once. The same bytes on every run on one machine.
 
     Args:
         dataset: prepared, with texts.
@@ -134,18 +173,39 @@ def offline_features(
     Raises:
         RequestError: the dataset has no texts, or none that share words.
     """
-    embedder = TfidfSvd(dims, min_df, max_df)
+    return _kept(dataset, TfidfSvd(dims, min_df, max_df), collect_texts, "offline")
 
+
+def id_features(dataset: PreparedDataset, dims: int = DIMS) -> TextFeatures:
+    """A control: as `offline_features`, but the text of each item is one word of its own.
+
+    No word is left out, however few or many documents it is in. What these features know is who
+    has had what, and nothing in words.
+
+    Args:
+        dataset: prepared; needs no texts.
+        dims: as of `offline_features`.
+    """
+    return _kept(dataset, TfidfSvd(dims, min_df=1, max_df=1.0), collect_ids, "ids")
+
+
+def _kept(
+    dataset: PreparedDataset,
+    embedder: TfidfSvd,
+    collect: Callable[[PreparedDataset], TextData],
+    origin: str,
+) -> TextFeatures:
     def make() -> TextFeatures:
-        documents = offline_documents(collect_texts(dataset), dataset.fingerprint)
+        documents = offline_documents(collect(dataset), dataset.fingerprint)
+        documents = replace(documents, origin=origin)
         return embed_documents(documents, embedder, dataset.meta.name)
 
     if dataset.folder is None or not os.access(dataset.folder.parent, os.W_OK):
         return make()  # nowhere to keep them
-    digest = hashlib.sha256(json.dumps([FORMAT, embedder.parameters], sort_keys=True).encode())
-    for path in sorted(dataset.folder.glob("*.texts.json")):  # no part of the fingerprint
-        digest.update(path.name.encode() + path.read_bytes())
-    folder = dataset.folder.with_name(f"{dataset.folder.name}.text-{digest.hexdigest()[:12]}")
+    code = code_fingerprint([Path(__file__)])  # and all it imports: documents, TF-IDF, texts
+    parts = [FORMAT, embedder.parameters, origin, code, _checksum(dataset)]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    folder = dataset.folder.with_name(f"{dataset.folder.name}.text-{digest[:12]}")
     with FileLock(f"{folder}.lock"):
         try:
             return load_features(folder, dataset)

@@ -12,6 +12,7 @@ from datamodules.prepared import PreparedDataset
 from intentbench.text.features import (
     TextFeatures,
     describe_features,
+    id_features,
     load_features,
     offline_features,
 )
@@ -21,6 +22,9 @@ OFFLINE = "tfidf-svd"
 
 GAUSSIAN = "gaussian"
 """A control: numbers of the same shape that say nothing."""
+
+IDS = "ids"
+"""A control: as `OFFLINE`, but that the text of each item is one word of its own."""
 
 SHUFFLED = re.compile(r"shuffled(?:@(?P<share>[^:]+))?:(?P<source>.+)")
 """A control: before another source, its rows dealt out anew among users and among items; with a
@@ -55,8 +59,8 @@ def find_texts(
     """The features of a dataset's nodes.
 
     Args:
-        source: "tfidf-svd"; a folder made by `intentbench text embed`; "gaussian"; or
-            "shuffled:" or "shuffled@SHARE:" before one of the others.
+        source: "tfidf-svd"; a folder made by `intentbench text embed`, as seen from the working
+            directory; "gaussian"; "ids"; or "shuffled:" or "shuffled@SHARE:" before another.
         dataset: whose users and items they describe.
         intent_width: d_t that the method was built for; of "tfidf-svd", half comes from what is
             liked, half from what is disliked. None: they are not read, and may have any.
@@ -72,11 +76,7 @@ def find_texts(
     if source == GAUSSIAN:
         n = dataset.n_users + dataset.n_items
         return NodeTexts(_noise(n, intent_width or 0, seed=0), _noise(n, profile_width, seed=1))
-    found = _joined(
-        offline_features(dataset, profile_width)
-        if source == OFFLINE
-        else load_features(Path(source), dataset)
-    )
+    found = _joined(_load(source, dataset, profile_width))
     wanted = {"intent_width": intent_width, "profile_width": profile_width}
     present = {"intent_width": found.intent.shape[1], "profile_width": found.profile.shape[1]}
     for name, width in wanted.items():
@@ -105,7 +105,7 @@ def describe_texts(source: str, dataset: PreparedDataset, profile_width: int) ->
     if match := SHUFFLED.fullmatch(source):
         inner = describe_texts(match["source"], dataset, profile_width)
         return f"{source[: match.start('source') - 1]} {inner}"
-    if source == GAUSSIAN:
+    if source in (GAUSSIAN, IDS):  # nothing but the data decides them
         return source
     return describe_features(source, dataset, profile_width)
 
@@ -114,6 +114,14 @@ def _noise(n: int, width: int, seed: int) -> Tensor:
     """Rows of about length 1, as features have, from a seed of their own for each width."""
     drawn = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
     return drawn.div_(max(width, 1) ** 0.5)
+
+
+def _load(source: str, dataset: PreparedDataset, profile_width: int) -> TextFeatures:
+    if source == OFFLINE:
+        return offline_features(dataset, profile_width)
+    if source == IDS:
+        return id_features(dataset, profile_width)
+    return load_features(Path(source), dataset)
 
 
 def _joined(found: TextFeatures) -> NodeTexts:

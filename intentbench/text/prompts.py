@@ -66,7 +66,7 @@ def parse_intent(answer: str) -> str:
         answer: what a model wrote; a code fence around the JSON is taken off.
 
     Raises:
-        ValueError: it is no JSON object with a text `intent` of 1 to 200 words.
+        ValueError: it is no JSON object with a text `intent` of 1 to 200 words in valid Unicode.
 
     >>> parse_intent('```json\n{"intent": "Likes quiet films."}\n```')
     'Likes quiet films.'
@@ -76,11 +76,13 @@ def parse_intent(answer: str) -> str:
         text = text.removeprefix("```").removeprefix("json").removesuffix("```")
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("the answer is not JSON") from None
     intent = found.get("intent") if isinstance(found, dict) else None
     if not isinstance(intent, str) or not intent.strip():
         raise ValueError('the answer has no text "intent"')
+    if any("\ud800" <= character <= "\udfff" for character in intent):
+        raise ValueError("the intent has half a character (a lone surrogate)")
     words = len(intent.split())
     if words > MAX_WORDS:
         raise ValueError(f"the intent has {words} words, {MAX_WORDS} are allowed")

@@ -59,6 +59,25 @@ class Manifest:
     format: int = FORMAT
 
 
+def read_manifest(folder: Path) -> Manifest:
+    """What the matrices in a folder are.
+
+    Raises:
+        RequestError: there are none.
+        FormatError: the file is damaged, or of another version.
+    """
+    try:
+        raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise _nothing(folder) from None
+    except ValueError as error:
+        raise FormatError(f"{folder / MANIFEST}: damaged ({error}); {_AGAIN}") from None
+    names = {item.name for item in fields(Manifest)}
+    if not isinstance(raw, dict) or raw.keys() != names or raw["format"] != FORMAT:
+        raise FormatError(f"{folder / MANIFEST}: written by another version; {_AGAIN}")
+    return Manifest(**raw)
+
+
 def read_matrices(folder: Path) -> tuple[dict[str, Tensor], Manifest]:
     """The matrices in a folder by name, and what they are.
 
@@ -66,19 +85,12 @@ def read_matrices(folder: Path) -> tuple[dict[str, Tensor], Manifest]:
         RequestError: there are none.
         FormatError: a file is damaged, or of another version.
     """
+    manifest = read_manifest(folder)
     try:
-        raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         content = (folder / FEATURES).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise RequestError(
-            f"{folder}: no text features there; run `intentbench text embed`, or name tfidf-svd"
-        ) from None
-    except ValueError as error:
-        raise FormatError(f"{folder / MANIFEST}: damaged ({error}); {_AGAIN}") from None
-    names = {item.name for item in fields(Manifest)}
-    if not isinstance(raw, dict) or raw.keys() != names or raw["format"] != FORMAT:
-        raise FormatError(f"{folder / MANIFEST}: written by another version; {_AGAIN}")
-    if hashlib.sha256(content).hexdigest() != raw["features_sha256"]:
+    except FileNotFoundError:
+        raise _nothing(folder) from None
+    if hashlib.sha256(content).hexdigest() != manifest.features_sha256:
         raise FormatError(f"{folder / FEATURES}: not the file that the manifest names; {_AGAIN}")
     try:
         found = load(content)
@@ -86,7 +98,13 @@ def read_matrices(folder: Path) -> tuple[dict[str, Tensor], Manifest]:
         raise FormatError(f"{folder / FEATURES}: damaged ({error}); {_AGAIN}") from None
     if found.keys() != set(MATRICES):
         raise FormatError(f"{folder / FEATURES}: has not {', '.join(MATRICES)}; {_AGAIN}")
-    return found, Manifest(**raw)
+    return found, manifest
+
+
+def _nothing(folder: Path) -> RequestError:
+    return RequestError(
+        f"{folder}: no text features there; run `intentbench text embed`, or name tfidf-svd"
+    )
 
 
 def write_matrices(folder: Path, matrices: Mapping[str, Tensor], manifest: Manifest) -> None:

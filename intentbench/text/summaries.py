@@ -43,6 +43,9 @@ class Settings:
         review_characters: of each review.
         reviews_an_item: training reviews in an item's prompt, at most.
         description_characters: of each description.
+
+    Raises:
+        RequestError: see `check_parameters`.
     """
 
     model: str
@@ -54,6 +57,28 @@ class Settings:
     review_characters: int = 300
     reviews_an_item: int = 5
     description_characters: int = 2000
+
+    def __post_init__(self) -> None:
+        check_parameters(self.parameters)
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that would change what is asked, or would put a secret into files.
+
+    Raises:
+        RequestError: a name is `model`, `messages` or sounds like a secret's.
+    """
+    for name, value in parameters.items():
+        if name in ("model", "messages"):
+            raise RequestError(f"--parameters: {name!r} is given otherwise; leave it out")
+        secret = any(word in name.lower() for word in ("key", "secret", "token"))
+        if secret and name not in ("max_tokens", "max_completion_tokens"):
+            raise RequestError(
+                f"--parameters: {name!r} might hold a secret, and parameters are written into "
+                "files; put the key into the variable that --key-variable names"
+            )
+        if isinstance(value, Mapping):
+            check_parameters(value)
 
 
 class SummariesError(RequestError):

@@ -25,6 +25,7 @@ def test_each_file_is_a_method_and_each_method_a_file() -> None:
         "intent",
         "pretrained",
         "takes",
+        "takes_texts",
     }
     assert files == METHODS.keys()
 

@@ -1,6 +1,7 @@
 import gzip
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from datamodules.errors import FormatError, RequestError
 from datamodules.prepared import PreparedDataset
 from datamodules.raw_texts import PUBLISHERS, read_id_map, read_raw_texts
-from datamodules.texts import ItemText, Review, collect_texts
+from datamodules.texts import ItemText, RawTexts, Review, collect_texts
 from intentbench.text import arguments
+from intentbench.text.documents import offline_documents
 from tests.text.toys import toy_dataset
 
 META_2023: list[dict[str, Any]] = [
@@ -200,6 +202,20 @@ def test_files_that_do_not_fit_are_refused_in_one_line(
     (tmp_path / "python.json").write_text("{'asin': 'B1'}\n")  # Amazon's own 2014 metadata
     with pytest.raises(FormatError, match=r"python.json:1: invalid JSON"):
         read_raw_texts(dataset, "amazon-2014", metadata=str(tmp_path / "python.json"))
+
+
+def test_halves_of_characters_are_replaced(dataset: PreparedDataset, tmp_path: Path) -> None:
+    review = {"parent_asin": "i1", "user_id": "u0", "rating": 5, "text": "so \ud83d nice \udc00"}
+    item = {"parent_asin": "i1", "title": "Tent \ud83d", "categories": ["a\udfff"]}
+    reviews, items = _lines(tmp_path / "r.jsonl", [review]), _lines(tmp_path / "i.jsonl", [item])
+    assert "\\ud83d" in Path(reviews).read_text()  # as it stands in files
+    raw = read_raw_texts(dataset, "amazon-2023", reviews, items)
+    assert raw.items[1] == ItemText("Tent ?", ("a?",))
+    assert [found.text for found in raw.reviews] == ["so ? nice ?"]
+    data = collect_texts(
+        dataset, RawTexts(raw.items, [replace(next(iter(raw.reviews)), seconds=None)])
+    )
+    assert len(offline_documents(data, "f").checksum()) == 64
 
 
 def test_the_command_offers_the_publishers_there_are() -> None:

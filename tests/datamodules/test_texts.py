@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.errors import RequestError
-from datamodules.texts import ItemText, RawTexts, Review, collect_texts
+from datamodules.texts import ItemText, RawTexts, Review, collect_ids, collect_texts
 from tests.text.toys import EVENTS, others, toy_dataset
 
 
@@ -98,6 +98,15 @@ def test_raw_metadata_stands_in_place_of_the_datas_own(tmp_path: Path) -> None:
     data = collect_texts(toy_dataset(tmp_path / "toy"), raw)
     assert str(data.items[2]) == "A title\ntoys\nWords."
     assert data.items[3].title == "yarn needles wool number2"
+
+
+def test_items_as_words_of_their_own_keep_the_histories_and_no_text(tmp_path: Path) -> None:
+    dataset = toy_dataset(tmp_path / "toy")
+    found, real = collect_ids(dataset), collect_texts(dataset)
+    words = [str(text) for text in found.items]
+    assert words[0] == ""
+    assert words[1:] == [f"item{v}" for v in range(1, dataset.n_items + 1)]
+    assert (found.histories, found.timed) == (real.histories, real.timed)
 
 
 def test_a_dataset_without_any_text_is_refused(tmp_path: Path) -> None:

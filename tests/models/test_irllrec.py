@@ -82,6 +82,20 @@ def test_pairwise_gradients_reach_embeddings_prototypes_and_tower_alone(base: st
     assert not model.intent_text.requires_grad
 
 
+@pytest.mark.parametrize("base", BASES)
+def test_mixed_precision_changes_no_term_by_much(base: str) -> None:
+    """What moves along the graph, and what it is compared with, stays in full precision."""
+    model = build_model(base, **{**ALL, "profile_weight": 0.1}).float()
+    begin = model.draws.get_extra_state()
+    expected = _terms(model)
+    model.draws.set_extra_state(begin)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = _terms(model)
+    for name, value in expected.items():
+        assert found[name].dtype == torch.float32, name
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
+
+
 def test_translation_of_a_batch_with_all_nodes_is_that_of_whole_sides() -> None:
     model = build_model(**{**ALL, "perturbation": 0.0, "itm_weight": 0.0})
     drawn = triples()

@@ -111,6 +111,20 @@ def test_window_may_differ_between_rows_but_not_within_one() -> None:
         build_tables([result(0), result(1, data={"window": 5})])
 
 
+def test_texts_may_differ_between_rows_but_not_within_one() -> None:
+    own = result()[0].protocol
+    ours, theirs = (own | {"texts": source} for source in ("a (texts, 01)", "a (texts, 02)"))
+    build_tables(
+        [
+            result(0, protocol=ours),
+            result(1, label="other", protocol=theirs),
+            result(2, label="none"),
+        ]
+    )
+    with pytest.raises(RequestError, match=r"differ in texts: .*a \(texts, 01\).* 02"):
+        build_tables([result(0, protocol=ours), result(1, protocol=theirs)])
+
+
 @pytest.mark.parametrize("keep", [slice(1, None), [0, *range(19)]])
 def test_other_or_repeated_targets_are_refused(keep: slice | list[int]) -> None:
     record, ranks = result(1, metrics={})

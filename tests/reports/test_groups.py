@@ -1,5 +1,6 @@
 """Groups of users by activity: the rule, the rows, and what the page shows."""
 
+import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -101,6 +102,8 @@ def test_page_has_groups_where_they_are_asked_for(tmp_path: Path) -> None:
     page = (tmp_path / "sets.md").read_text(encoding="utf-8")
     assert "By activity of users:" in page
     assert "(sets.yelp-cf.groups.svg)" in page
+    found = json.loads((tmp_path / "sets.json").read_text(encoding="utf-8"))["datasets"]
+    assert len(found[0]["groups"]["rows"]["item_knn"]["means"]) == 3
     picture = tmp_path / "sets.yelp-cf.groups.svg"
     assert ElementTree.fromstring(picture.read_bytes()).tag.endswith("svg")
     # the option of `report` changes the published plan, and 0 takes the groups away

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from intentbench.reports.columns import (
     users,
 )
 from intentbench.reports.leaderboard import Leaderboard, Section, build_leaderboard, find_published
+from intentbench.reports.markdown import render_markdown
 from intentbench.reports.plan import Plan
 from tests.reports.fake_runs import (
     GRU,
@@ -125,6 +127,19 @@ def test_stale_rows_are_those_made_with_other_code(tmp_path: Path) -> None:
     write_runs(tmp_path, [KNN, SASREC])
     (section,) = board(tmp_path, Plan(code={"item_knn": "c0de", "sasrec_ce_all": "new"})).sections
     assert [row.label for row in section.rows if row.stale] == ["sasrec_ce_all"]
+
+
+def test_a_page_says_what_rows_that_read_texts_have_read(tmp_path: Path) -> None:
+    write_runs(tmp_path, [KNN, SASREC])
+    assert "Texts:" not in render_markdown(board(tmp_path))
+    sources = {"alpha": "tfidf-svd-8 (offline texts, 01)", "beta": "gaussian"}
+    for label, source in sources.items():
+        model = replace(GRU, label=label)
+        protocol = fake_record(model, "beauty", 0, np.ones(2, dtype=np.int64)).protocol
+        write_trial(tmp_path, model, "beauty", 0, protocol=protocol | {"texts": source})
+    page = render_markdown(board(tmp_path))
+    assert "- Texts: `beta`: gaussian; `alpha`: tfidf-svd-8 (offline texts, 01).\n" in page
+    assert page.count("tfidf-svd-8") == 1
 
 
 def test_columns_are_checked(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_configuration_survives_the_round_trip(trial: Trial, tmp_path: Path) -> 
         {"fingerprint": "0"},
         {"training": Training(max_epochs=9)},
         {"seed": 9},
+        {"reads": "tfidf-svd-128 (offline texts, 01)"},
     ],
 )
 def test_name_changes_with_what_determines_the_result(trial: Trial, change: dict[str, Any]) -> None:

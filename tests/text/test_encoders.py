@@ -1,6 +1,7 @@
 """Encoders: the real libraries where they are installed, else stand-ins of the same form."""
 
 import io
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +20,12 @@ from intentbench.text.answers import AnswerCache
 from intentbench.text.documents import offline_documents
 from intentbench.text.encoders import (
     BATCH,
+    BATCH_CHARACTERS,
+    TEXT_CHARACTERS,
     EndpointEncoder,
     HiddenStateEncoder,
     SentenceEncoder,
-    find_model,
+    make_batches,
     pool,
 )
 from intentbench.text.endpoint import Endpoint
@@ -156,15 +159,6 @@ def test_a_missing_extra_is_one_clear_line(encoder: Any, monkeypatch: pytest.Mon
     assert "\n" not in str(error.value)
 
 
-def test_models_must_be_here_and_safe(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"hf download nobody/nothing --revision abc"):
-        find_model("nobody/nothing", "abc")
-    (tmp_path / "pickled").mkdir()
-    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(RequestError, match="pickled weights are not loaded"):
-        find_model(str(tmp_path / "pickled"), None)
-
-
 def _encoder(script: Script, answers: Path, model: str = "m") -> tuple[Endpoint, EndpointEncoder]:
     endpoint = Endpoint(script.url, pause=0.001)
     console = Console(file=io.StringIO())
@@ -193,6 +187,55 @@ def test_an_endpoints_vectors_are_kept_and_asked_for_once(tmp_path: Path) -> Non
         with endpoint:
             encoder.embed({"likes": ["text"]})
         assert len(script.requests) == 4
+
+
+def test_a_request_stays_below_the_limits_of_endpoints(tmp_path: Path) -> None:
+    texts = ["x" * (TEXT_CHARACTERS - n % 3) + str(n) for n in range(30)] + ["short"] * 2 * BATCH
+    batches = make_batches(texts)
+    assert [text for batch in batches for text in batch] == texts
+    assert all(len(batch) <= BATCH for batch in batches)
+    assert all(sum(map(len, batch)) <= BATCH_CHARACTERS for batch in batches)
+    for batch, after in itertools.pairwise(batches):  # closed no sooner than it has to be
+        full = len(batch) == BATCH or sum(map(len, [*batch, after[0]])) > BATCH_CHARACTERS
+        assert full
+    assert make_batches(["x" * 3 * BATCH_CHARACTERS, "y"]) == [["x" * 3 * BATCH_CHARACTERS], ["y"]]
+    assert make_batches([]) == []
+    long = [f"{n} " + "e" * 2 * TEXT_CHARACTERS for n in range(20)]
+    with toy_endpoint(Script()) as script, Endpoint(script.url) as endpoint:
+        console = Console(file=io.StringIO())
+        encoder = EndpointEncoder(endpoint, AnswerCache(tmp_path / "a.jsonl"), "m", console, 2)
+        encoder.embed({"likes": long})
+    sent = [body["input"] for body in script.requests]
+    assert sorted(text for batch in sent for text in batch) == sorted(
+        text[:TEXT_CHARACTERS] for text in long
+    )
+    assert all(sum(map(len, batch)) <= BATCH_CHARACTERS for batch in sent)
+    assert encoder.parameters == {
+        "max_characters": TEXT_CHARACTERS,
+        "batch_characters": BATCH_CHARACTERS,
+    }
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_not_finite_are_refused(
+    model: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    class Stand(SimpleNamespace):
+        max_seq_length = 256
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            super().__init__()
+
+        def encode(self, texts: list[str], **_: Any) -> np.ndarray:
+            found = _length(texts)
+            found[-1, 0] = value
+            return found
+
+    module = ModuleType("sentence_transformers")
+    module.SentenceTransformer = Stand  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    with pytest.raises(RequestError, match="not finite"):
+        SentenceEncoder(str(model)).embed(COLUMNS)
 
 
 def test_vectors_that_cannot_be_had_stop_the_command(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
+import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import httpx2
 import pytest
 
 from datamodules.errors import RequestError
@@ -141,19 +143,112 @@ def test_an_answer_that_repeats_the_key_comes_without_it() -> None:
     assert _ask(lambda *_: echo)[0] == "[key]"
 
 
+def test_an_answer_that_hides_the_key_in_escapes_comes_without_it() -> None:
+    escaped = "".join(f"\\u{ord(character):04x}" for character in KEY)  # as JSON inside JSON
+    content = json.dumps({"choices": [{"message": {"content": f'{{"intent": "is {escaped}"}}'}}]})
+    assert KEY not in content
+    assert _ask(lambda *_: content)[0] == "is [key]"
+
+
+@pytest.mark.parametrize("between", ["\x1b", "\x00", "\u200b"])
+def test_what_a_server_says_has_no_key_in_pieces_and_no_escape_sequences(between: str) -> None:
+    said = f"\x1b[31mred\x1b]0;title\x07 {KEY[:9]}{between}{KEY[9:]}\r\n\x9b2J end"
+    response = httpx2.Response(400, json={"error": {"message": said}})
+    with Endpoint("https://host/v1") as endpoint:
+        found = endpoint._said(response)
+    assert found == " ([31mred]0;title [key] 2J end)"
+
+
+@pytest.mark.parametrize("error", ['"text"', '{"message": "\\u001b"}', "{}"])
+def test_a_server_that_says_nothing_readable_adds_nothing(error: str) -> None:
+    response = httpx2.Response(400, content=f'{{"error": {error}}}')
+    with Endpoint("https://host/v1") as endpoint:
+        assert endpoint._said(response) == ""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"usage": {"prompt_tokens": 1e999}, "choices": []}',
+        '{"usage": {"completion_tokens": "many"}, "choices": []}',
+        "[" * 100_000,
+        '{"choices": [{"message": {"content": "' + "[" * 100_000 + '"}}]}',
+    ],
+)
+def test_counts_and_depths_beyond_reason_are_asked_for_again(content: str) -> None:
+    found, script, _, _ = _ask(lambda n, _: content if n == 1 else None)
+    assert found == "intent of a tent"
+    assert len(script.requests) == 2
+
+
+def test_a_refusal_of_any_depth_is_one_line() -> None:
+    with Endpoint("https://host/v1") as endpoint:
+        assert endpoint._said(httpx2.Response(400, content="[" * 100_000)) == ""
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:port/v1", "http://host:99999/v1"])
+def test_addresses_that_cannot_be_read_are_one_line(url: str) -> None:
+    with pytest.raises(RequestError, match=r"the base URL is not an http\(s\) address"):
+        Endpoint(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "in_clear"),
+    [
+        ("http://example.org/v1", True),
+        ("http://127.example.org/v1", True),
+        ("https://example.org/v1", False),
+        ("http://localhost:8000/v1", False),
+        ("http://127.0.0.1:8000/v1", False),
+        ("http://[::1]:8000/v1", False),
+    ],
+)
+def test_a_key_that_would_go_out_unencrypted_is_noticed(
+    url: str, in_clear: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Endpoint(url) as endpoint:
+        assert endpoint.in_clear is in_clear
+    monkeypatch.delenv(KEY_VARIABLE)
+    with Endpoint(url) as endpoint:
+        assert not endpoint.in_clear
+
+
 def test_embeddings_come_in_the_order_of_the_texts() -> None:
     with toy_endpoint(Script()) as script, Endpoint(script.url) as endpoint:
         found = endpoint.embeddings({"model": "m", "input": ["ee", "a", "eee"]})
     assert found == [[2.0, 2.0, 1.0], [1.0, 0.0, 1.0], [3.0, 3.0, 1.0]]
 
 
-@pytest.mark.parametrize("content", ['{"data": []}', '{"data": [{"index": 0}]}', '{"x": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"data": []}',
+        '{"data": [{"index": 0}]}',
+        '{"x": 1}',
+        '{"data": [{"index": 0, "embedding": []}]}',
+        '{"data": [{"index": 0, "embedding": [1.0, NaN]}]}',
+        '{"data": [{"index": 0, "embedding": [1.0, -Infinity]}]}',
+        '{"data": [{"index": 0, "embedding": [1.0, 1e39]}]}',  # none of a float32
+        '{"data": [{"index": 0, "embedding": [1.0, 1' + "0" * 400 + "]}]}",
+    ],
+)
 def test_embeddings_that_are_not_whole_are_asked_for_again(content: str) -> None:
     with (
         toy_endpoint(Script(lambda n, _: content if n == 1 else None)) as script,
         Endpoint(script.url, pause=0.01) as endpoint,
     ):
         assert len(endpoint.embeddings({"model": "m", "input": ["a"]})) == 1
+    assert len(script.requests) == 2
+
+
+def test_embeddings_of_several_lengths_are_asked_for_again() -> None:
+    rows = [{"index": n, "embedding": [1.0] * (n + 1)} for n in range(2)]
+    content = json.dumps({"data": rows})
+    with (
+        toy_endpoint(Script(lambda n, _: content if n == 1 else None)) as script,
+        Endpoint(script.url, pause=0.01) as endpoint,
+    ):
+        assert len(endpoint.embeddings({"model": "m", "input": ["a", "b"]})) == 2
     assert len(script.requests) == 2
 
 
@@ -179,6 +274,8 @@ def test_an_address_with_a_secret_is_refused_and_not_repeated(url: str) -> None:
         ('["intent"]', "no text"),
         ('{"intent": "' + "word " * 201 + '"}', "201 words"),
         ("I would say tents", "not JSON"),
+        ('{"intent": "a \\ud83d tent"}', "half a character"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_intents_that_are_none_are_refused(answer: str, problem: str) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,8 +13,16 @@ from datamodules.errors import FormatError, RequestError
 from datamodules.prepare import prepare
 from datamodules.prepared import PreparedDataset, load_prepared
 from datamodules.texts import TextData, collect_texts
+from intentbench.results import fingerprint
+from intentbench.text import features
 from intentbench.text.documents import offline_documents
-from intentbench.text.features import embed_documents, load_features, offline_features
+from intentbench.text.features import (
+    describe_features,
+    embed_documents,
+    id_features,
+    load_features,
+    offline_features,
+)
 from intentbench.text.store import FEATURES, MANIFEST, MATRICES
 from intentbench.text.tfidf import TfidfSvd
 from tests.text.toys import others, toy_dataset
@@ -85,6 +94,85 @@ def test_other_texts_of_the_same_events_are_other_features(dataset: PreparedData
     texts = [f"tent oven {number % 3} kite" for number in range(20)]
     (dataset.folder / "items.texts.json").write_text(json.dumps(texts))
     assert not torch.equal(offline_features(dataset, dims=6).item_intent, before.item_intent)
+
+
+def test_features_that_other_code_has_made_are_made_anew(
+    dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline_features(dataset, dims=6)
+    asked: list[list[Path]] = []
+
+    def other_code(sources: list[Path]) -> str:
+        asked.append(sources)
+        return "other"
+
+    monkeypatch.setattr(features, "code_fingerprint", other_code)
+    offline_features(dataset, dims=6)
+    assert len(_kept(dataset)) == 2
+    assert asked == [[Path(features.__file__)]]
+
+
+@pytest.mark.parametrize("name", ["documents.py", "tfidf.py", "../../datamodules/texts.py"])
+def test_the_code_that_counts_reaches_documents_vectors_and_texts(name: str) -> None:
+    start = Path(features.__file__)
+    wanted, waiting, seen = (start.parent / name).resolve(), [start], set[Path]()
+    while waiting:
+        path = waiting.pop()
+        if path not in seen:
+            seen.add(path)
+            waiting += fingerprint._imported_files(path)
+    assert wanted in seen
+
+
+def test_items_that_are_words_of_their_own_tell_who_has_had_what(tmp_path: Path) -> None:
+    data = toy_dataset(tmp_path / "cache" / "toy", rated=False)
+    found = id_features(data, dims=20)
+    assert found.manifest.texts == "ids"
+    assert found.manifest.coverage == {"users": 1.0, "items": 1.0}  # no word was left out
+    had = np.zeros((12, 20))
+    for user, history in enumerate(collect_texts(data).histories):
+        for event in history:
+            had[user, event.item - 1] = 1
+    documents = np.concatenate([had, np.eye(20)])
+    counts = 2 * documents.sum(0)  # among likes and among undivided texts
+    weighed = documents * (np.log((1 + 2 * 32) / (1 + counts)) + 1)
+    weighed /= np.linalg.norm(weighed, axis=1, keepdims=True)
+    profiles = torch.cat([found.user_profile, found.item_profile[1:]]).double().numpy()
+    np.testing.assert_allclose(profiles @ profiles.T, weighed @ weighed.T, atol=1e-5)
+
+
+def test_items_that_are_words_need_no_texts_and_know_no_held_out_item(tmp_path: Path) -> None:
+    made = []
+    for data in (
+        toy_dataset(tmp_path / "a" / "toy"),
+        toy_dataset(tmp_path / "b" / "toy", held_out=others),
+    ):
+        assert data.folder is not None
+        for path in data.folder.glob("*.texts.json"):
+            path.unlink()
+        made.append(id_features(data, dims=6).matrices())
+    for name in MATRICES:
+        assert made[0][name].numpy().tobytes() == made[1][name].numpy().tobytes(), name
+
+
+def test_a_source_is_described_with_a_checksum_of_what_it_gives(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    found = offline_features(dataset, dims=6)
+    before = describe_features("tfidf-svd", dataset, 6)
+    assert re.fullmatch(r"tfidf-svd-6 \(offline texts, [0-9a-f]{16}\)", before)
+    assert describe_features("tfidf-svd-6", dataset) == before
+    folder = tmp_path / "features"
+    found.write(folder)
+    first = describe_features(str(folder), dataset)
+    replace(found, user_intent=found.user_intent * 2).write(folder)  # other vectors, same names
+    assert describe_features(str(folder), dataset) != first
+    assert first.partition(",")[0] == "tfidf-svd-6 (offline texts"
+    assert dataset.folder is not None
+    (dataset.folder / "items.texts.json").write_text(json.dumps(["kite"] * 20))
+    assert describe_features("tfidf-svd", dataset, 6) != before
+    with pytest.raises(RequestError, match="no text features there"):
+        describe_features("nowhere", dataset)
 
 
 def test_a_damaged_file_is_made_anew(dataset: PreparedDataset) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from datamodules.errors import RequestError
 from intentbench.contracts.data import planted_cycles
 from intentbench.text import nodes
-from intentbench.text.nodes import find_profiles, find_texts
+from intentbench.text.nodes import describe_texts, find_profiles, find_texts
 
 DATA = planted_cycles()
 N = DATA.n_users + DATA.n_items
@@ -87,6 +87,21 @@ def test_a_share_of_the_rows_is_moved(share: float) -> None:
 def test_a_share_beyond_0_to_1_is_refused(source: str) -> None:
     with pytest.raises(RequestError, match="from 0 to 1"):
         find_texts(source, DATA, 4, 3)
+
+
+def test_items_as_words_need_no_texts() -> None:
+    found = find_texts("ids", DATA, 8, 4)
+    assert found.intent.shape == (N, 8)
+    assert found.profile.shape == (N, 4)
+    assert found.profile.isfinite().all()
+
+
+def test_a_source_is_described_as_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "describe_features", lambda source, _, width: f"{source}-{width}")
+    assert describe_texts("tfidf-svd", DATA, 7) == "tfidf-svd-7"
+    assert describe_texts("shuffled@0.1:tfidf-svd", DATA, 7) == "shuffled@0.1 tfidf-svd-7"
+    assert describe_texts("shuffled:ids", DATA, 7) == "shuffled ids"
+    assert describe_texts("gaussian", DATA, 7) == "gaussian"
 
 
 def _sorted(rows: Tensor) -> Tensor:

@@ -129,6 +129,26 @@ def test_texts_are_quoted_data_and_never_instructions(data: TextData, tmp_path: 
     assert all(len(body["messages"]) == 2 for body in script.requests)
 
 
+@pytest.mark.parametrize(
+    "name", ["model", "messages", "api_key", "Authorization-Key", "client_secret", "token"]
+)
+def test_parameters_that_ask_otherwise_or_hold_secrets_are_refused(name: str) -> None:
+    for parameters in ({name: "hunter2"}, {"extra_body": {name: "hunter2"}}):
+        with pytest.raises(RequestError, match=f"--parameters: '{name}'") as error:
+            Settings("m", parameters)
+        assert "hunter2" not in str(error.value)
+    Settings("m", {"max_tokens": 5, "max_completion_tokens": 5, "temperature": 0, "top_p": 1})
+
+
+def test_half_a_character_in_an_answer_is_asked_for_again(data: TextData, tmp_path: Path) -> None:
+    half = json.dumps({"intent": "likes \ud83d"})
+    content = json.dumps({"choices": [{"message": {"content": half}}]})
+    script = Script(lambda n, _: content if n == 1 else None)
+    found = _run(data, script, tmp_path / "a.jsonl", concurrency=1)
+    assert len(script.requests) == 33
+    assert len(found.checksum()) == 64
+
+
 def test_what_is_known_is_asked_once(data: TextData, tmp_path: Path) -> None:
     first = _run(data, Script(), tmp_path / "a.jsonl")
     again = Script()

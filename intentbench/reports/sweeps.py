@@ -1,0 +1,203 @@
+"""Rows of a section that differ in one number alone: its effect, as a picture and a line of a page.
+
+Nothing asks for them: where a benchmark has such rows, its page has the picture.
+"""
+
+import io
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from intentbench.reports.columns import code, short_name
+from intentbench.reports.leaderboard import Section
+
+FEWEST = 3
+"""Rows that make a sweep."""
+
+WIDE = 20.0
+"""Largest over smallest value from which an axis is logarithmic."""
+
+PANELS = 4
+"""Panels beside one another."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row of a sweep.
+
+    Attributes:
+        value: of the argument.
+        label: of the row.
+        mean: the section's primary metric, over seeds and users.
+        deviation: its standard deviation over seeds; None with one seed.
+    """
+
+    value: float
+    label: str
+    mean: float
+    deviation: float | None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the band: mean ± one standard deviation."""
+        spread = self.deviation or 0.0
+        return self.mean - spread, self.mean + spread
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Rows of one method that differ in one argument.
+
+    Attributes:
+        argument: its name.
+        method: key of the method.
+        points: by rising value, no value twice.
+    """
+
+    argument: str
+    method: str
+    points: tuple[Point, ...]
+
+    @property
+    def positive(self) -> list[float]:
+        """Its values but for 0; empty where one is negative."""
+        values = [point.value for point in self.points if point.value]
+        return values if min(values) > 0 else []
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether its values span a range that a linear axis would crowd at one end."""
+        some = self.positive
+        return bool(some) and max(some) / min(some) > WIDE * (1 - 1e-9)  # 0.01 / 0.0005 is one
+
+
+def sweeps_picture_name(board: str, dataset: str) -> str:
+    """The file of a section's picture, beside the page."""
+    return f"{board}.{dataset}.sweeps.svg"
+
+
+def find_sweeps(section: Section) -> tuple[Sweep, ...]:
+    """Every set of at least `FEWEST` ranked rows that differ from one another in one number.
+
+    Their method, data module, training and all other arguments are equal. A mapping counts as one
+    argument, which is no number. Of rows with all arguments equal the reference stands for the
+    others, or else the best.
+
+    Returns:
+        By name of the argument, then by the label of the first row.
+    """
+    alike: dict[tuple[str, str, str], dict[float, Point]] = {}
+    ranked = sorted(
+        (row for row in section.rows if row.ranked), key=lambda row: row.label != section.reference
+    )
+    metric = section.table.primary
+    for row in ranked:
+        record = row.records[0]
+        for name, value in record.arguments.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            rest = {key: other for key, other in record.arguments.items() if key != name}
+            same = json.dumps([rest, record.data, record.training], sort_keys=True)
+            point = Point(float(value), row.label, row.means[metric], row.deviations[metric])
+            alike.setdefault((name, record.method, same), {}).setdefault(point.value, point)
+    found = [
+        Sweep(name, method, tuple(points[value] for value in sorted(points)))
+        for (name, method, _), points in alike.items()
+        if len(points) >= FEWEST
+    ]
+    return tuple(sorted(found, key=lambda sweep: (sweep.argument, sweep.points[0].label)))
+
+
+def sweep_line(section: Section) -> str:
+    """Which arguments the picture shows, and how to read it; "" where there is none."""
+    sweeps = find_sweeps(section)
+    if not sweeps:
+        return ""
+    named = dict.fromkeys(f"{code(sweep.argument)} of {code(sweep.method)}" for sweep in sweeps)
+    return (
+        f"Rows that differ in one argument alone: {', '.join(named)}. "
+        f"{short_name(section.table.primary)}, mean ± one standard deviation over seeds; the ring "
+        f"and the dashed line are {code(section.reference)}."
+    )
+
+
+def draw_sweeps(section: Section) -> bytes:
+    """The picture of a section as SVG: metric against value, a panel an argument.
+
+    The same section gives the same bytes with the same matplotlib.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    panels: dict[str, list[Sweep]] = {}
+    for sweep in find_sweeps(section):
+        panels.setdefault(sweep.argument, []).append(sweep)
+    across = min(len(panels), PANELS)
+    down = math.ceil(len(panels) / across)
+    figure = Figure(figsize=(0.6 + 3.1 * across, 0.5 + 2.9 * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, sharey=True).flatten()
+    for axis, (argument, sweeps) in zip(axes, panels.items(), strict=False):
+        _panel(axis, sweeps, section)
+        axis.set_xlabel(argument)
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    for axis in axes[: len(panels) : across]:
+        axis.set_ylabel(short_name(section.table.primary))
+    figure.suptitle(f"{section.table.dataset}: one argument at a time", fontsize="medium")
+    buffer = io.BytesIO()
+    # text stays text, ids do not depend on the run
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "intentbench"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "intentbench"})
+    return buffer.getvalue()
+
+
+def _panel(axis: Any, sweeps: list[Sweep], section: Section) -> None:
+    """Draw the sweeps of one argument, a line each."""
+    row = next(row for row in section.rows if row.label == section.reference)
+    axis.axhline(row.means[section.table.primary], color="0.6", linewidth=0.9, linestyle="--")
+    positive = [value for sweep in sweeps for value in sweep.positive]
+    apart = all(sweep.logarithmic for sweep in sweeps)
+    # where 0 stands on a logarithmic axis: to the left of all, the further the wider it is
+    zero = min(positive) / max(3.0, (max(positive) / min(positive)) ** 0.3) if apart else 0.0
+    if apart:
+        axis.set_xscale("log")
+    places: dict[float, float] = {}
+    for number, sweep in enumerate(sweeps):
+        colour = f"C{number % 10}"
+        first = sweep.points[0]
+        lone = apart and first.value == 0
+        if lone:
+            axis.errorbar(
+                *(zero, first.mean, first.deviation), color=colour, marker="o", markersize=4
+            )
+        line = sweep.points[lone:]
+        values = [point.value for point in line]
+        axis.fill_between(
+            values, *zip(*(p.ends for p in line), strict=True), color=colour, alpha=0.15, lw=0
+        )
+        name = min(sweep.points, key=lambda p: (p.label != section.reference, -p.mean)).label
+        means = [point.mean for point in line]
+        axis.plot(values, means, color=colour, marker="o", markersize=4, lw=1.2, label=name)
+        for point in sweep.points:
+            place = places[point.value] = zero if apart and point.value == 0 else point.value
+            if point.label == section.reference:
+                ring = {"markersize": 10, "markerfacecolor": "none", "markeredgecolor": "0.2"}
+                axis.plot(place, point.mean, "o", **ring)
+    if len(sweeps) > 1:
+        axis.legend(title="around", fontsize="x-small", title_fontsize="x-small", frameon=False)
+    _ticks(axis, places, apart)
+
+
+def _ticks(axis: Any, places: dict[float, float], apart: bool) -> None:
+    """Label the values themselves, but for those whose label would touch the one before."""
+    spot = math.log if apart else float
+    spots = {value: spot(place) for value, place in places.items()}
+    width = max(spots.values()) - min(spots.values())
+    shown: list[float] = []
+    for value in sorted(spots):
+        if not shown or spots[value] - spots[shown[-1]] > 0.12 * width:
+            shown.append(value)
+    axis.set_xticks([places[value] for value in shown], [f"{value:g}" for value in shown])
+    axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    axis.tick_params(labelsize="small")
