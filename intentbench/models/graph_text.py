@@ -255,7 +255,10 @@ def published(row: str, figures: Mapping[str, tuple[float, ...]]) -> tuple[Publi
         row: as printed.
         figures: base to Recall@20 and NDCG@20 on each dataset of `TABLE_2`, one after the other.
     """
-    source = "IRLLRec, table 2 (SIGIR 2025), row {} on {}, texts by language models; training items masked"
+    source = (
+        "IRLLRec, table 2 (SIGIR 2025), row {} on {}, texts by language models; training items "
+        "masked"
+    )
     cells = [(dataset, metric) for dataset in TABLE_2 for metric in ("recall@20", "ndcg@20")]
     return tuple(
         Published(dataset, metric, value, source.format(row, base), {"base": base})

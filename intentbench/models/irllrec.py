@@ -71,7 +71,7 @@ CARD = Card(
     ),
     deviations=(
         "texts: whatever the row's `text` names, of training pairs alone; the paper has summaries "
-        "by GPT-4o-mini, embedded by text-embedding-3-large, and does not say which reviews they saw",
+        "by GPT-4o-mini, embedded by text-embedding-3-large, of reviews that it does not name",
         "the public code trains RLMRec-Con and IRLLRec together: RLMRec's term (profile_weight) is "
         "in no equation of the paper and in all five released models; 0 unless it is asked for",
         "translation and matching: in the paper on every base, with weights it does not give (5e-4 "
@@ -92,9 +92,9 @@ CARD = Card(
         "Eq. 14-17: the means over users and over items are added; items are positives and "
         "negatives",
         "Eq. 17: alpha weighs the divergences; they are of cosines at 1/temperature over distinct "
-        "nodes, as in Eq. 14 (printed: plain products over the batch). In the code alpha weighs the "
-        "translation, and the other term is a cross-entropy of single texts' coordinates with those "
-        "of a teacher of the text tower alone",
+        "nodes, as in Eq. 14 (printed: plain products over the batch). In the code alpha weighs "
+        "the translation, and the other term is a cross-entropy of single texts' coordinates with "
+        "those of a teacher of the text tower alone",
         "Eq. 17: KL(teacher || student) both ways; the letters as printed swap them in one",
         "Eq. 18: the teacher begins as a copy, moves after the optimiser's step, and sees no noise "
         "and all edges; the code draws its weights anew, and moves it before the step",
