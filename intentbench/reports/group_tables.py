@@ -1,8 +1,7 @@
 """Groups of users by activity, as a table, a line and a picture of a page."""
 
-import io
-
 from intentbench.reports.columns import EMPTY, Column, code, percent, short_name
+from intentbench.reports.figures import render_svg
 from intentbench.reports.leaderboard import ALPHA, Section
 from intentbench.stats.contrast import Contrast
 
@@ -52,7 +51,6 @@ def draw_groups(section: Section) -> bytes:
 
     The same section gives the same bytes with the same matplotlib.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     groups = section.groups
@@ -79,8 +77,4 @@ def draw_groups(section: Section) -> bytes:
     name = short_name(section.table.primary)
     figure.supxlabel(f"{name} against {section.reference}, %", fontsize="small")
     figure.suptitle(f"{section.table.dataset}: users by interactions", fontsize="medium")
-    buffer = io.BytesIO()
-    # text stays text, ids do not depend on the run
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "intentbench"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "intentbench"})
-    return buffer.getvalue()
+    return render_svg(figure)

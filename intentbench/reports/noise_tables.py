@@ -1,9 +1,9 @@
 """What noise costs, as tables, lines and a picture of a page."""
 
-import io
 from typing import Any
 
 from intentbench.reports.columns import EMPTY, Column, code, percent, short_name, short_names
+from intentbench.reports.figures import render_svg
 from intentbench.reports.leaderboard import ALPHA, Leaderboard, Section
 from intentbench.reports.noise import IGR_SR, RESAMPLES, Loss, Study
 
@@ -107,11 +107,7 @@ def draw_noise(section: Section) -> bytes:
     handles = [lines[label] for label in labels]
     figure.legend(handles, labels, loc="outside right center", fontsize="small", frameon=False)
     figure.suptitle(section.table.dataset)
-    buffer = io.BytesIO()
-    # text stays text, ids do not depend on the run
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "intentbench"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "intentbench"})
-    return buffer.getvalue()
+    return render_svg(figure)
 
 
 def _line(axis: Any, losses: list[Loss], colour: Any, marker: str) -> Any:

@@ -3,13 +3,13 @@
 Nothing asks for them: where a benchmark has such rows, its page has the picture.
 """
 
-import io
 import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from intentbench.reports.columns import code, short_name
+from intentbench.reports.figures import render_svg
 from intentbench.reports.leaderboard import Section
 
 FEWEST = 3
@@ -127,7 +127,6 @@ def draw_sweeps(section: Section) -> bytes:
 
     The same section gives the same bytes with the same matplotlib.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     panels: dict[str, list[Sweep]] = {}
@@ -145,11 +144,7 @@ def draw_sweeps(section: Section) -> bytes:
     for axis in axes[: len(panels) : across]:
         axis.set_ylabel(short_name(section.table.primary))
     figure.suptitle(f"{section.table.dataset}: one argument at a time", fontsize="medium")
-    buffer = io.BytesIO()
-    # text stays text, ids do not depend on the run
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "intentbench"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "intentbench"})
-    return buffer.getvalue()
+    return render_svg(figure)
 
 
 def _panel(axis: Any, sweeps: list[Sweep], section: Section) -> None:

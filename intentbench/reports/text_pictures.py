@@ -1,6 +1,5 @@
 """Pictures of texts and interactions in one space, as IRLLRec's figures 1c and 5 have them."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from scipy.stats import gaussian_kde, vonmises
 from sklearn.decomposition import PCA
 
 from intentbench.metrics.hypersphere import unit_rows
+from intentbench.reports.figures import render_svg
 
 Floats = NDArray[np.floating[Any]]
 
@@ -91,7 +91,7 @@ def draw_densities(title: str, rows: Sequence[Sequence[Cloud]]) -> bytes:
     for axis in axes[1::2, 0]:
         axis.set_ylabel("density of angles", fontsize="x-small")
     figure.suptitle(title, fontsize="medium")
-    return _svg(figure)
+    return render_svg(figure)
 
 
 def draw_matches(title: str, names: tuple[str, str], matches: Sequence[Match]) -> bytes:
@@ -134,7 +134,7 @@ def draw_matches(title: str, names: tuple[str, str], matches: Sequence[Match]) -
     bar = figure.colorbar(image, ax=axes[0, :].tolist(), shrink=0.9, pad=0.02)
     bar.ax.tick_params(labelsize="x-small")
     figure.suptitle(title, fontsize="medium")
-    return _svg(figure)
+    return render_svg(figure)
 
 
 def _project(vectors: Floats) -> NDArray[np.float64]:
@@ -170,13 +170,3 @@ def _angles(axis: Any, flat: NDArray[np.float64]) -> float:
     axis.set_xlim(-np.pi, np.pi)
     axis.set_xticks([-np.pi, 0, np.pi], ["-π", "0", "π"])
     return float(density.max())
-
-
-def _svg(figure: Any) -> bytes:
-    import matplotlib as mpl
-
-    buffer = io.BytesIO()
-    # text stays text, ids do not depend on the run
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "intentbench"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "intentbench"})
-    return buffer.getvalue()

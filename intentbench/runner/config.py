@@ -9,12 +9,15 @@ from typing import Any, Self
 
 import yaml
 
+from datamodules.interactions import InteractionDataModule
+from datamodules.rows import Layout
+from datamodules.sequence import SequenceDataModule
 from intentbench.results.store import CONFIG, trial_folder, write_atomic
 
-DATA_MODULES: dict[str, str] = {
-    "all": "datamodules.sequence.SequenceDataModule",
-    "prefix": "datamodules.sequence.SequenceDataModule",
-    "pair": "datamodules.interactions.InteractionDataModule",
+DATA_MODULES: dict[Layout, type[SequenceDataModule]] = {
+    "all": SequenceDataModule,
+    "prefix": SequenceDataModule,
+    "pair": InteractionDataModule,
 }
 """The data module of each layout of training rows."""
 
@@ -147,10 +150,11 @@ class Trial:
         for key in ("arguments", "class_path", "data", "seed", "source"):
             del block[key]
         data = {"dataset": self.source, **self.data, "seed": self.seed}
+        module = DATA_MODULES[self.data["layout"]]
         return {
             "seed_everything": self.seed,
             "model": _block(self.class_path, **self.arguments),
-            "data": _block(DATA_MODULES[self.data["layout"]], **data),
+            "data": _block(f"{module.__module__}.{module.__name__}", **data),
             "trainer": self.training.trainer(),
             "trial": {"name": self.name, **block},
         }

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from datamodules.errors import RequestError
-from datamodules.interactions import InteractionDataModule
-from datamodules.sequence import SequenceDataModule
 from intentbench.models.base import MONITORED, Recommender
 from intentbench.models.pretrained import PretrainedRecommender
 from intentbench.runner.arguments import resolve_arguments, suggest
 from intentbench.runner.callbacks import RECALLS
-from intentbench.runner.config import Training
+from intentbench.runner.config import DATA_MODULES, Training
 from intentbench.runner.noise import resolve_noise
 from intentbench.runner.plugin import find_method
 from intentbench.runner.presets import load_settings
@@ -159,8 +157,7 @@ def _entrant(
 
     def data_settings(*blocks: Mapping[str, Any]) -> dict[str, Any]:
         given = {name: value for block in blocks for name, value in block.items()}
-        module = InteractionDataModule if layout == "pair" else SequenceDataModule
-        settings = resolve_arguments(module, given, f"{where}.data", FROM_TRIAL)
+        settings = resolve_arguments(DATA_MODULES[layout], given, f"{where}.data", FROM_TRIAL)
         if not settings.get("added_pairs"):
             settings.pop("added_pairs", None)  # names of trials without any stay
         settings |= {"layout": layout, "pad_to_window": cls.CARD.fixed_window}

@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import instantiate_class
 
 from datamodules.errors import RequestError
-from datamodules.interactions import InteractionDataModule
 from datamodules.noise_training import NoisySequenceDataModule
 from datamodules.prepared import PreparedDataset, load_prepared
 from datamodules.sequence import SequenceDataModule
@@ -36,7 +35,7 @@ from intentbench.results.store import (
 )
 from intentbench.runner.arguments import construct
 from intentbench.runner.callbacks import EpochWatch, validation_metrics
-from intentbench.runner.config import Trial, read_config
+from intentbench.runner.config import DATA_MODULES, Trial, read_config
 from intentbench.runner.costs import (
     device_name,
     measure_latency,
@@ -77,8 +76,7 @@ def build_data(
         prepared: the dataset if it is open already; otherwise it is found by its name.
     """
     arguments = config["data"]["init_args"]
-    pairs = arguments.get("layout") == "pair"
-    module = InteractionDataModule if pairs else SequenceDataModule
+    module = DATA_MODULES[arguments["layout"]]
     return module(**{**arguments, "dataset": prepared or arguments["dataset"]})
 
 
