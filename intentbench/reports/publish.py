@@ -56,7 +56,7 @@ def publish_results(results: Iterable[Result], name: str, out: Path, plan: Plan)
 
 
 def render(folder: Path, out: Path) -> list[Path]:
-    """Make the pages of published ranks.
+    """Write the pages of published ranks.
 
     Args:
         folder: `leaderboards/ranks/<name>`.
@@ -66,23 +66,34 @@ def render(folder: Path, out: Path) -> list[Path]:
         The pages written.
 
     Raises:
-        RequestError: the ranks cannot be read, or do not belong together.
+        RequestError: see `make_pages`.
         OSError: the disk is full or may not be written.
+    """
+    pages = make_pages(folder)
+    for name, content in pages.items():
+        write_atomic(out / name, content)
+    return [out / name for name in pages]
+
+
+def make_pages(folder: Path) -> dict[str, bytes]:
+    """Name and content of every page of published ranks.
+
+    Raises:
+        RequestError: the ranks cannot be read, or do not belong together.
     """
     name, plan, results = read_archive(folder)
     board = build_leaderboard(name, plan, results)
     pages = {
-        out / f"{name}.md": render_markdown(board).encode(),
-        out / f"{name}.csv": render_csv(board).encode(),
-        out / f"{name}.json": render_json(board).encode(),
+        f"{name}.md": render_markdown(board).encode(),
+        f"{name}.csv": render_csv(board).encode(),
+        f"{name}.json": render_json(board).encode(),
     }
     for section in board.sections:
+        dataset = section.table.dataset
         if section.noise:
-            pages[out / picture_name(name, section.table.dataset)] = draw_noise(section)
+            pages[picture_name(name, dataset)] = draw_noise(section)
         if section.groups:
-            pages[out / groups_picture_name(name, section.table.dataset)] = draw_groups(section)
+            pages[groups_picture_name(name, dataset)] = draw_groups(section)
         if find_sweeps(section):
-            pages[out / sweeps_picture_name(name, section.table.dataset)] = draw_sweeps(section)
-    for path, content in pages.items():
-        write_atomic(path, content)
-    return list(pages)
+            pages[sweeps_picture_name(name, dataset)] = draw_sweeps(section)
+    return pages

@@ -1,16 +1,8 @@
-"""What the commands do that is more than a call: the list of what there is, the page of a run."""
+"""The page of a benchmark that has run."""
 
-import ast
-import json
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
-
-from datamodules.catalog import catalog
-from intentbench.models import method_table
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,29 +14,6 @@ if TYPE_CHECKING:
 
 ORACLE = "oracle"
 """Label and method of the row that no method can pass; synthetic data only."""
-
-
-def describe_all(what: str | None = None) -> str:
-    """Methods, datasets and benchmarks, one a line; imports no torch.
-
-    Args:
-        what: "models", "datasets" or "benchmarks"; all when None.
-    """
-    parts = {
-        "models": lambda: [(key, _summary(path)) for key, path in method_table().items()],
-        "datasets": lambda: [(name, entry.title) for name, entry in catalog().items()],
-        "benchmarks": lambda: [
-            (str(p), _title(p))
-            for folder in ("benchmarks", "benchmarks/studies")
-            for p in sorted(Path(folder).glob("*.yaml"))
-        ],
-    }
-    lines = []
-    for name in [what] if what else parts:
-        rows = parts[name]()
-        width = max((len(key) for key, _ in rows), default=0)
-        lines += [f"{name}:", *(f"  {key:{width}}  {text}".rstrip() for key, text in rows), ""]
-    return "\n".join(lines[:-1]) + "\n"
 
 
 def publish_benchmark(
@@ -118,62 +87,6 @@ def _kept(out: Path, spec: "BenchmarkSpec", fresh: "list[Result]") -> "list[Resu
     return [result for result in read_archive(folder)[2] if fits(result[0])]
 
 
-def inspect_intents(
-    run: Path,
-    out: Path,
-    data_root: Path | None,
-    users: int | None,
-    tsne: bool,
-    projector: Path | None,
-) -> tuple[list[Path], dict[str, Any]]:
-    """Export, measure and draw the intents of a trial.
-
-    Args:
-        run: the trial's folder.
-        out: the table, `.parquet`; numbers (`.json`) and pictures (`.svg`) go beside it.
-        data_root: where data files are looked for.
-        users: how many users, spread evenly; None for all.
-        tsne: draw by t-SNE too.
-        projector: folder for TensorBoard's projector, None for none.
-
-    Returns:
-        The files written, and the numbers.
-
-    Raises:
-        RequestError: there is no such trial, or its method models no intents.
-    """
-    from intentbench.reports.intent_pictures import Projection, draw_intents
-    from intentbench.results.store import CHECKPOINT
-    from intentbench.runner.inspection import intent_frame, measure_intents, write_projector
-    from intentbench.runner.intents import check_intents, collect_intents, spread_users
-    from intentbench.runner.recommend import load_trained
-
-    model, data = load_trained(run / CHECKPOINT, data_root)
-    method = check_intents(model, str(run))
-    chosen = spread_users(data.n_users, users)
-    table = collect_intents(method, data.dataset, data.window, chosen)
-    numbers = measure_intents(table, method, data)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    intent_frame(table).write_parquet(out)
-    facts = out.with_suffix(".json")
-    facts.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    written = [out, facts]
-    last = table.last_of_users()
-    colours = {"category" if table.own else "category by k-means": last.intent}
-    if (planted := last.planted()) is not None:
-        colours["planted intent"] = planted
-    projections: list[Projection] = ["pca", "tsne"] if tsne else ["pca"]
-    for projection in projections:
-        picture = out.with_suffix(f".{projection}.svg")
-        title = f"{method.CARD.title} on {data.dataset.meta.name}"
-        draw_intents(picture, title, last.vectors, colours, last.interests, projection)
-        written.append(picture)
-    if projector is not None:
-        write_projector(projector, last)
-        written.append(projector)
-    return written, numbers
-
-
 def _oracles(
     spec: "BenchmarkSpec", done: "list[TrialRecord]", runs: Path
 ) -> "Iterator[tuple[Path, TrialRecord]]":
@@ -214,17 +127,3 @@ def _oracles(
             )
             write_record(folder, record)
         yield folder, record
-
-
-def _summary(path: str) -> str:
-    """First line of the docstring of a method's module, read without importing it."""
-    found = find_spec(path.split(":")[0])
-    if found is None or found.origin is None:
-        return ""
-    text = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
-    return text.split("\n")[0]
-
-
-def _title(path: Path) -> str:
-    """The title of a benchmark."""
-    return str(yaml.safe_load(path.read_text(encoding="utf-8")).get("title", ""))

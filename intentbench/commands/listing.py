@@ -1,0 +1,62 @@
+"""`intentbench list`: what there is to run; imports no torch."""
+
+import argparse
+import ast
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+
+from datamodules.catalog import catalog
+from intentbench.models import method_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to list."""
+    parser.add_argument(
+        "what", nargs="?", choices=["models", "datasets", "benchmarks"], help="default: all"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the list."""
+    sys.stdout.write(describe_all(options.what))
+    return 0
+
+
+def describe_all(what: str | None = None) -> str:
+    """Methods, datasets and benchmarks, one a line; imports no torch.
+
+    Args:
+        what: "models", "datasets" or "benchmarks"; all when None.
+    """
+    parts = {
+        "models": lambda: [(key, _summary(path)) for key, path in method_table().items()],
+        "datasets": lambda: [(name, entry.title) for name, entry in catalog().items()],
+        "benchmarks": lambda: [
+            (str(p), _title(p))
+            for folder in ("benchmarks", "benchmarks/studies")
+            for p in sorted(Path(folder).glob("*.yaml"))
+        ],
+    }
+    lines = []
+    for name in [what] if what else parts:
+        rows = parts[name]()
+        width = max((len(key) for key, _ in rows), default=0)
+        lines += [f"{name}:", *(f"  {key:{width}}  {text}".rstrip() for key, text in rows), ""]
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _summary(path: str) -> str:
+    """First line of the docstring of a method's module, read without importing it."""
+    found = find_spec(path.split(":")[0])
+    if found is None or found.origin is None:
+        return ""
+    text = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
+    return text.split("\n")[0]
+
+
+def _title(path: Path) -> str:
+    """The title of a benchmark."""
+    return str(yaml.safe_load(path.read_text(encoding="utf-8")).get("title", ""))

@@ -1,0 +1,62 @@
+"""`intentbench run`: do what a benchmark lacks, and write its leaderboard."""
+
+import argparse
+from pathlib import Path
+
+from intentbench.commands.shared import add_data_root, names, numbers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to run, where, and where results go."""
+    parser.add_argument("spec", type=Path, help="a YAML file, see benchmarks/")
+    parser.add_argument("--models", type=names, help="rows to run: a,b; others stay as published")
+    parser.add_argument("--datasets", type=names, help="datasets to run: x,y")
+    parser.add_argument("--seeds", type=numbers, help="in place of the spec's: 0,1,2")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--devices", default="auto", help="auto, cpu, or GPUs: 0,1")
+    parser.add_argument("--trials-per-device", type=int, help="default: one a GPU, one a CPU core")
+    parser.add_argument("--rerun-stale", action="store_true", help="run again what other code made")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be run")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--leaderboards", type=Path, default=Path("leaderboards"), metavar="DIR")
+    parser.add_argument("--plugin", type=Path, help="a Python file with methods of your own")
+    add_data_root(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the grid and publish its page; 1 where a trial failed."""
+    from intentbench.runner.forkserver import start_forkserver
+
+    start_forkserver()  # it imports while this process does
+
+    from rich.console import Console
+
+    from intentbench.runner.grid import RunOptions, run_grid
+    from intentbench.spec import load_spec
+
+    spec = load_spec(
+        options.spec,
+        options.overrides,
+        options.models,
+        options.datasets,
+        options.seeds,
+        options.plugin,
+    )
+    settings = RunOptions(
+        options.out,
+        options.data_root,
+        options.devices,
+        options.trials_per_device,
+        options.dry_run,
+        options.rerun_stale,
+    )
+    console = Console()
+    result = run_grid(spec, settings, console)
+    if not options.dry_run:
+        from intentbench.commands.publishing import publish_benchmark
+
+        for page in publish_benchmark(
+            spec, result, options.spec, options.leaderboards, options.out
+        ):
+            console.print(f"wrote {page}", highlight=False, soft_wrap=True)
+    return 1 if result.failed else 0
