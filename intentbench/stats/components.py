@@ -1,10 +1,11 @@
 """Variance components of a crossed layout, and what follows for mean(A) - c * mean(B) at any c."""
 
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import stdtrit
 
 Values = NDArray[np.float64]
@@ -12,6 +13,11 @@ Values = NDArray[np.float64]
 
 _ROUNDING = 1e-9
 _STRIDE = 1.25  # of the search for the ends of an interval
+_STRIDES, _AT_ONCE = 1664, 64  # until squares overflow
+_TINY, _EXACT = 1e-300, 4 * np.finfo(float).eps  # tolerances of a root, absolute and relative
+
+Scalars = Any
+"""A float or an array of them."""
 
 
 def mean_squares(values: Values) -> tuple[float, float]:
@@ -73,7 +79,7 @@ class Side:
     @property
     def can_lend(self) -> bool:
         """Whether its seed variance may stand for that of another model."""
-        return self.n_seeds > 1 and not self.deterministic
+        return self.n_seeds > 1 and not self.deterministic and not self.constant
 
 
 @dataclass(frozen=True)
@@ -142,12 +148,12 @@ class Theta:
         )
         return cls(a.mean, b.mean, c, n, variance, covariance, variance_b, term_a, term_b)
 
-    def at(self, c: float) -> tuple[float, float, float, float, float]:
-        """Estimate, its variance from users, from A's and from B's seeds, and df."""
+    def at(self, c: Scalars) -> tuple[Scalars, Scalars, Scalars, Scalars, Scalars]:
+        """Estimate, its variance from users, from A's and from B's seeds, and df; of each c."""
         k = c - self.centre
         spread = self.variance - 2 * k * self.covariance + k * k * self.variance_b
         weights = [term.constant + term.slope * c * c for term in (self.term_a, self.term_b)]
-        return self.mean_a - c * self.mean_b, *self._parts(max(spread, 0.0), weights)
+        return self.mean_a - c * self.mean_b, *self._parts(np.maximum(spread, 0.0), weights)
 
     def ratio_interval(self, alpha: float) -> tuple[float | None, float | None]:
         """{c - 1 : theta(c) is not separated from 0}, after Fieller.
@@ -161,58 +167,60 @@ class Theta:
             return None, None
         # For large |c| the test is that of mean(B) against 0; if that fails, every c passes.
         slopes = [self.term_a.slope, self.term_b.slope]
-        if not self._rejects(self.mean_b, *self._parts(self.variance_b, slopes), alpha):
+        if _excess(self.mean_b, *self._parts(self.variance_b, slopes), alpha) <= 0:
             return None, None
         low, high = self._edge(-1, alpha), self._edge(1, alpha)
         if low is None or high is None:
             return None, None
-        scale = max(abs(low), abs(high), 1.0)
-        steps = [scale * _STRIDE**power for power in range(-25, 40)]
-        tried = [low - step for step in steps] + [high + step for step in steps]
-        if not all(self._rejects(*self.at(c), alpha) for c in tried):
+        steps = max(abs(low), abs(high), 1.0) * _STRIDE ** np.arange(-25.0, 40.0)
+        beyond = np.concatenate([low - steps, high + steps])
+        if (self._rejection(beyond, alpha) <= 0).any():
             return None, None
         return low - 1, high - 1
 
     def _edge(self, direction: int, alpha: float) -> float | None:
         """Where rejection begins, going from the estimated ratio in one direction."""
-        inner = middle = self.mean_a / self.mean_b
-        step = max(abs(middle), 1.0) * 1e-4
-        while not self._rejects(*self.at(middle + direction * step), alpha):
-            inner, step = middle + direction * step, _STRIDE * step
-            if not isfinite(step * step):
-                return None
-        outer = middle + direction * step
-        while True:
-            between = (inner + outer) / 2
-            if between in (inner, outer):
-                return inner
-            if self._rejects(*self.at(between), alpha):
-                outer = between
-            else:
-                inner = between
+        middle = self.mean_a / self.mean_b
+        first = max(abs(middle), 1.0) * 1e-4
+        for start in range(0, _STRIDES, _AT_ONCE):
+            with np.errstate(over="ignore", invalid="ignore"):
+                steps = first * _STRIDE ** np.arange(start - 1.0, start + _AT_ONCE)
+                steps[0] *= start > 0  # the ratio itself
+                tried = middle + direction * steps
+                found = np.flatnonzero(self._rejection(tried[1:], alpha) > 0)
+            if len(found):
+                inner, outer = tried[found[0]], tried[found[0] + 1]
+                if self._rejection(inner, alpha) >= 0:  # no error at all: only rounding is left
+                    return float(inner)
+                return float(brentq(self._rejection, inner, outer, (alpha,), _TINY, _EXACT))
+        return None
 
-    def _parts(self, spread: float, weights: list[float]) -> tuple[float, float, float, float]:
+    def _rejection(self, c: Scalars, alpha: float) -> Scalars:
+        """Positive where theta(c) is separated from 0."""
+        return _excess(*self.at(c), alpha)
+
+    def _parts(
+        self, spread: Scalars, weights: list[Scalars]
+    ) -> tuple[Scalars, Scalars, Scalars, Scalars]:
         """Variance from users, A's seeds, B's seeds, and df by Satterthwaite's formula."""
         terms = (self.term_a, self.term_b)
         v_users = spread / self.n_users
         v_a, v_b = (term.variance * weight for term, weight in zip(terms, weights, strict=True))
         total = v_users + (v_a + v_b)
-        if total == 0:
-            return v_users, v_a, v_b, float(self.n_users - 1)
+        scale = np.where(total > 0, total, 1.0)
         # Shares of the total, squared: the squares themselves may underflow.
-        inverse = (v_users / total) ** 2 / (self.n_users - 1)
-        inverse += sum(
-            (term.ms * weight / total) ** 2 / term.dof
-            for term, weight in zip(terms, weights, strict=True)
-            if term.variance * weight > 0
-        )
-        return v_users, v_a, v_b, 1 / inverse
+        inverse = (v_users / scale) ** 2 / (self.n_users - 1)
+        for term, weight in zip(terms, weights, strict=True):
+            if term.variance > 0:
+                inverse = inverse + (term.ms * weight / scale) ** 2 / term.dof
+        df = 1 / np.where(total > 0, inverse, 1 / (self.n_users - 1))
+        return v_users, v_a, v_b, df
 
-    @staticmethod
-    def _rejects(
-        est: float, v_users: float, v_a: float, v_b: float, df: float, alpha: float
-    ) -> bool:
-        return abs(est) > quantile(df, 1 - alpha / 2) * sqrt(v_users + (v_a + v_b))
+
+def _excess(
+    est: Scalars, v_users: Scalars, v_a: Scalars, v_b: Scalars, df: Scalars, alpha: float
+) -> Scalars:
+    return np.abs(est) - stdtrit(df, 1 - alpha / 2) * np.sqrt(v_users + (v_a + v_b))
 
 
 def quantile(df: float, *shares: float) -> float:

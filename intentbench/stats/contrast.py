@@ -109,15 +109,30 @@ def contrast(
         RequestError: fewer than two users.
         ValueError: the shapes do not fit, or a value is not finite.
     """
-    a, b = _checked(a), _checked(b)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"A has {a.shape[1]} users, B has {b.shape[1]}")
-    if a.shape[1] < 2:
-        raise RequestError(f"a comparison needs at least 2 users, found {a.shape[1]}")
-    side_a, side_b = Side.of(a, deterministic_a), Side.of(b, deterministic_b)
+    sides = summarise(a, deterministic_a), summarise(b, deterministic_b)
+    return contrast_sides(*sides, c, alpha)
+
+
+def summarise(values: Values, deterministic: bool = False) -> Side:
+    """One side of any number of comparisons.
+
+    Raises:
+        RequestError: fewer than two users.
+        ValueError: not (seeds, users), or a value is not finite.
+    """
+    values = _checked(values)
+    if values.shape[1] < 2:
+        raise RequestError(f"a comparison needs at least 2 users, found {values.shape[1]}")
+    return Side.of(values, deterministic)
+
+
+def contrast_sides(side_a: Side, side_b: Side, c: float = 1.0, alpha: float = 0.05) -> Contrast:
+    """As `contrast`, for sides that are summarised already."""
+    if len(side_a.users) != len(side_b.users):
+        raise ValueError(f"A has {len(side_a.users)} users, B has {len(side_b.users)}")
     term_a, term_b, notes = _seed_terms(side_a, side_b)
     theta = Theta.of(side_a, side_b, c, term_a, term_b)
-    est, v_users, v_a, v_b, df = theta.at(c)
+    est, v_users, v_a, v_b, df = map(float, theta.at(c))
     se = sqrt(v_users + (v_a + v_b))
     if se > 0:
         t = est / se

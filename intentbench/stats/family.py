@@ -1,17 +1,19 @@
 """All models of one dataset against one another: contrasts, corrected p-values, tiers and marks."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from statistics import median
+from typing import TypeVar
 
 from intentbench.stats.components import Values
-from intentbench.stats.contrast import Contrast, contrast
-from intentbench.stats.correction import adjust
+from intentbench.stats.contrast import Contrast, contrast_sides, summarise
+from intentbench.stats.correction import Method, adjust
 from intentbench.stats.effects import ROPE, Effect, measure_effect
 
 Pair = tuple[str, str]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,14 @@ class Family:
 
     Attributes:
         labels: by falling mean.
-        contrasts: of every ordered pair.
-        effects: of every ordered pair.
+        contrasts: of every ordered pair, made when first asked for.
+        effects: likewise.
         adjusted: corrected p-value of every ordered pair; None where the seeds' part of the error
-            is unknown.
+            is unknown, or the pair is no member of the family.
         alpha: level of the family.
+        reference: the model that all others are tested against, and nothing else; None: all pairs
+            are tested.
+        method: of correction.
     """
 
     labels: tuple[str, ...]
@@ -48,6 +53,13 @@ class Family:
     effects: Mapping[Pair, Effect]
     adjusted: Mapping[Pair, float | None]
     alpha: float
+    reference: str | None = None
+    method: Method = "holm"
+
+    @property
+    def runner_up(self) -> Pair | None:
+        """The highest model and the second; None where there is no second."""
+        return (self.labels[0], self.labels[1]) if len(self.labels) > 1 else None
 
     @property
     def n_tests(self) -> int:
@@ -65,8 +77,11 @@ class Family:
         The highest model opens tier 1 and takes in every model not separated from it; the highest
         one left opens the next. Members are tied with the tier's first, not with one another. A
         model that can be tested against all that are left goes before one that cannot, as opener;
-        a model that cannot be tested against the opener, or against anything, has no tier.
+        a model that cannot be tested against the opener, or against anything, has no tier. Nor has
+        any where only a reference was tested against.
         """
+        if self.reference is not None:
+            return dict.fromkeys(self.labels)
         tiers: dict[str, int | None] = {}
         waiting = []
         for label in self.labels:
@@ -126,37 +141,53 @@ class Family:
         )
 
 
-def compare_all(
-    values: Mapping[str, Values], deterministic: Collection[str] = (), alpha: float = 0.05
-) -> Family:
-    """Compare every pair of models of one dataset, corrected by Holm over all pairs.
+def in_family(pair: Pair, reference: str | None) -> bool:
+    """Whether a pair is tested: all are, or those with the reference alone."""
+    return reference is None or reference in pair
 
-    All pairs, because it is the data that choose which model is called the best.
+
+class _OnDemand(dict[Pair, T]):
+    """Made when first asked for: of most pairs one order is enough, and no effect is read."""
+
+    def __init__(self, make: Callable[[str, str], T]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, pair: Pair) -> T:
+        value = self[pair] = self._make(*pair)
+        return value
+
+
+def compare_all(
+    values: Mapping[str, Values],
+    deterministic: Collection[str] = (),
+    alpha: float = 0.05,
+    method: Method = "holm",
+    reference: str | None = None,
+) -> Family:
+    """Compare every pair of models of one dataset, and correct over all of them.
+
+    All pairs, because it is the data that choose which model is called the best. Against a
+    reference alone there are fewer tests, which is right where it was named before the results.
 
     Args:
         values: label to (S, U) metric, users in the same order in each; S may differ.
         deterministic: labels whose seed changes nothing.
         alpha: level of the family and of the intervals.
+        method: of correction.
+        reference: the label that the others are tested against; None tests all pairs.
 
     Raises:
         RequestError: fewer than two users.
         ValueError: the numbers of users differ, or a value is not finite.
     """
     labels = tuple(sorted(values, key=lambda label: (-values[label].mean(), label)))
-    contrasts, effects = {}, {}
-    for a in labels:
-        for b in labels:
-            if a != b:
-                contrasts[a, b] = contrast(
-                    values[a],
-                    values[b],
-                    deterministic_a=a in deterministic,
-                    deterministic_b=b in deterministic,
-                    alpha=alpha,
-                )
-                effects[a, b] = measure_effect(values[a], values[b], contrasts[a, b])
+    sides = {label: summarise(values[label], label in deterministic) for label in labels}
+    contrasts = _OnDemand(lambda a, b: contrast_sides(sides[a], sides[b], alpha=alpha))
+    effects = _OnDemand(lambda a, b: measure_effect(values[a], values[b], contrasts[a, b]))
     pairs = list(combinations(labels, 2))
-    found = adjust([contrasts[pair].p if contrasts[pair].judged else None for pair in pairs])
-    adjusted = dict(zip(pairs, found, strict=True))
+    tested = [contrasts[pair].judged and in_family(pair, reference) for pair in pairs]
+    p = [contrasts[pair].p if test else None for pair, test in zip(pairs, tested, strict=True)]
+    adjusted = dict(zip(pairs, adjust(p, method), strict=True))
     adjusted |= {(b, a): p for (a, b), p in adjusted.items()}
-    return Family(labels, contrasts, effects, adjusted, alpha)
+    return Family(labels, contrasts, effects, adjusted, alpha, reference, method)

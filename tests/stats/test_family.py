@@ -37,6 +37,37 @@ def test_family_is_holm_over_all_pairs() -> None:
     assert family.n_tests == 6
 
 
+def test_family_of_a_reference_is_smaller() -> None:
+    family = compare_all(VALUES, reference="c")
+    others = ["b", "a", "d"]
+    raw = [contrast(VALUES[a], VALUES["c"]).p for a in others]
+    expected = multipletests(raw, method="holm")[1]
+    assert [family.adjusted[a, "c"] for a in others] == pytest.approx(list(expected))
+    assert [family.adjusted["c", a] for a in others] == pytest.approx(list(expected))
+    assert family.adjusted["a", "b"] is None
+    assert family.n_tests == 3
+    assert family.mark("a", "b") == ""
+    assert family.mark("a", "c") == "^"
+    assert family.tiers() == dict.fromkeys("abcd")  # they would need all pairs
+    resolution = family.resolution()
+    assert resolution is not None
+    assert resolution.pairs == 3
+
+
+def test_family_may_be_corrected_for_exploring() -> None:
+    family = compare_all(VALUES, method="bh")
+    pairs = list(combinations(family.labels, 2))
+    raw = [contrast(VALUES[a], VALUES[b]).p for a, b in pairs]
+    assert [family.adjusted[pair] for pair in pairs] == pytest.approx(
+        list(multipletests(raw, method="fdr_bh")[1])
+    )
+
+
+def test_runner_up_is_the_second_by_mean() -> None:
+    assert compare_all(VALUES).runner_up == ("b", "a")
+    assert compare_all({"a": VALUES["a"]}).runner_up is None
+
+
 def test_family_leaves_out_pairs_without_known_seeds() -> None:
     values = VALUES | {"e": VALUES["c"][:1] + 0.001, "f": VALUES["c"][:1] - 0.001}
     family = compare_all(values, deterministic=["f"])
