@@ -1,26 +1,43 @@
-"""`intentbench compare`: two rows, or two folders, against each other."""
+"""`intentbench compare`: two rows, folders or result files against each other."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from datamodules.errors import RequestError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The two sides and the metric."""
-    parser.add_argument("a", help="a row of --runs, or a folder")
-    parser.add_argument("b", help="a row of --runs, or a folder")
+    """The two sides, the metric, and what else is shown."""
+    side = "a row of --runs, a folder of runs or of one trial, published ranks, or a result file"
+    parser.add_argument("a", help=side)
+    parser.add_argument("b", help="likewise")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder that has the rows")
-    parser.add_argument("--metric", default="ndcg@10")
+    parser.add_argument("--metric", help="default: that which the page tests")
+    parser.add_argument(
+        "--groups", type=int, default=0, metavar="N", help="also in N groups of users by activity"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was computed")
 
 
 def run(options: argparse.Namespace) -> int:
     """Test, and print."""
-    from intentbench.reports.comparison import compare_folders, compare_labels, render_comparisons
+    from intentbench.reports.comparison import (
+        compare_folders,
+        compare_labels,
+        render_comparisons,
+        render_json,
+    )
+    from intentbench.results.store import write_atomic
 
+    if options.groups < 0:
+        raise RequestError("--groups: expected a number of groups of users")
     a, b = Path(options.a), Path(options.b)
-    if a.is_dir() and b.is_dir():
-        found = compare_folders(a, b, options.metric)
+    if a.exists() and b.exists():
+        found = compare_folders(a, b, options.metric, options.groups)
     else:
-        found = compare_labels(options.runs, options.a, options.b, options.metric)
+        found = compare_labels(options.runs, options.a, options.b, options.metric, options.groups)
     sys.stdout.write(render_comparisons(found, options.metric))
+    if options.json:
+        write_atomic(options.json, render_json(found))
     return 0

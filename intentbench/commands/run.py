@@ -3,12 +3,18 @@
 import argparse
 from pathlib import Path
 
+from datamodules.errors import RequestError
 from intentbench.commands.shared import add_data_root, names, numbers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to run, where, and where results go."""
-    parser.add_argument("spec", type=Path, help="a YAML file, see benchmarks/")
+    parser.add_argument("spec", type=Path, nargs="?", help="a YAML file, see benchmarks/")
+    parser.add_argument(
+        "--reproduce",
+        metavar="BOARD/DATASET/LABEL/SEED",
+        help="in place of a spec: train a published result again, and compare the ranks",
+    )
     parser.add_argument("--models", type=names, help="rows to run: a,b; others stay as published")
     parser.add_argument("--datasets", type=names, help="datasets to run: x,y")
     parser.add_argument("--seeds", type=numbers, help="in place of the spec's: 0,1,2")
@@ -17,14 +23,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials-per-device", type=int, help="default: one a GPU, one a CPU core")
     parser.add_argument("--rerun-stale", action="store_true", help="run again what other code made")
     parser.add_argument("--dry-run", action="store_true", help="say what would be run")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--out", type=Path, help="folder of all runs; runs, or else reproduced")
     parser.add_argument("--leaderboards", type=Path, default=Path("leaderboards"), metavar="DIR")
     parser.add_argument("--plugin", type=Path, help="a Python file with methods of your own")
     add_data_root(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the grid and publish its page; 1 where a trial failed."""
+    """Run the grid and publish its page; 1 where a trial failed, or ranks are not reproduced."""
+    if options.reproduce:
+        from intentbench.commands.reproduce import reproduce
+
+        return reproduce(options)
+    if options.spec is None:
+        raise RequestError("run: give a spec, as in `intentbench run benchmarks/quickstart.yaml`")
+    out = options.out or Path("runs")
+
     from intentbench.runner.forkserver import start_forkserver
 
     start_forkserver()  # it imports while this process does
@@ -43,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         options.plugin,
     )
     settings = RunOptions(
-        options.out,
+        out,
         options.data_root,
         options.devices,
         options.trials_per_device,
@@ -56,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         from intentbench.commands.publishing import publish_benchmark
 
         for page in publish_benchmark(
-            spec, result, options.spec, options.leaderboards, options.out
+            spec, result, options.spec, options.leaderboards, out, options.data_root
         ):
             console.print(f"wrote {page}", highlight=False, soft_wrap=True)
     return 1 if result.failed else 0

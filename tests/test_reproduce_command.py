@@ -1,0 +1,92 @@
+"""`intentbench run --reproduce`: from a published cell to the same ranks, or to what differs."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from intentbench.cli import main
+from intentbench.metrics.formulas import compute_metric
+
+CELL = "small/synthetic-tiny/markov/0"
+
+
+@pytest.fixture(scope="module")
+def boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    spec = {"name": "small", "datasets": ["synthetic-tiny"], "models": {"markov": {}}}
+    (folder / "small.yaml").write_text(yaml.safe_dump(spec))
+    out = folder / "boards"
+    places = ["--leaderboards", str(out), "--out", str(folder / "runs")]
+    assert main(["run", str(folder / "small.yaml"), *places]) == 0
+    return out
+
+
+def test_a_published_cell_is_reproduced_and_left_alone(
+    boards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in boards.rglob("*") if path.is_file()}
+    again = ["run", "--reproduce", CELL, "--leaderboards", str(boards), "--out", str(tmp_path)]
+    for _ in range(2):  # the second finds the first, and trains none the less
+        assert main(again) == 0
+        text = capfd.readouterr().out
+        assert "done   synthetic-tiny markov seed 0" in text
+        assert "ranks    equal, all " in text
+        assert "the same name" in text
+    assert len(list(tmp_path.glob("small/synthetic-tiny/markov/*/ranks.npz"))) == 1
+    assert {path: path.read_bytes() for path in boards.rglob("*") if path.is_file()} == before
+
+
+def test_other_ranks_are_counted_and_fail(
+    boards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = boards / "ranks/small/synthetic-tiny/markov.npz"
+    record = path.with_suffix(".json")
+    whole = path.read_bytes(), record.read_bytes()
+    with np.load(path) as arrays:
+        rank = arrays["rank"].copy()
+    rank[0, :2] += 1
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, rank=rank)
+    path.write_bytes(buffer.getvalue())
+    (content,) = json.loads(record.read_text())
+    content["metrics"]["mrr"] = float(compute_metric("mrr", rank[0]).mean())
+    record.write_text(json.dumps([content]))
+    try:
+        places = ["--leaderboards", str(boards), "--out", str(tmp_path)]
+        assert main(["run", "--reproduce", CELL, *places]) == 1
+    finally:
+        path.write_bytes(whole[0])
+        record.write_bytes(whole[1])
+    assert f"ranks    2 of {rank.shape[1]:,} differ" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--reproduce", "small/markov/0"], "expected BOARD/DATASET/LABEL/SEED"),
+        (["--reproduce", "large/synthetic-tiny/markov/0"], "no readable leaderboard ranks"),
+        (["--reproduce", "small/synthetic-tiny/markov/7"], "there are synthetic-tiny/markov/0"),
+        (["--reproduce", "small/synthetic-tiny/ease/0"], "there are synthetic-tiny/markov, "),
+        (["--reproduce", "small/synthetic-tiny/oracle/0"], "nothing is trained"),
+        (["some.yaml", "--reproduce", CELL], "leave out spec"),
+        (["--reproduce", CELL, "--seeds", "1", "--dry-run"], "leave out seeds, dry_run"),
+        ([], "give a spec"),
+    ],
+)
+def test_one_clear_line(
+    arguments: list[str],
+    words: str,
+    boards: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = ["--leaderboards", str(boards), "--out", str(tmp_path / "out")]
+    assert main(["run", *arguments, *places]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert not (tmp_path / "out").exists()
