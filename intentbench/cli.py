@@ -1,6 +1,7 @@
 """Arguments in, exit status out.
 
-0 the work is done; 1 it ran and something failed; 2 the request was wrong; 130 interrupted.
+0 the work is done; 1 it ran and something failed or got worse; 2 the request was wrong; 3 the gate
+cannot tell; 130 interrupted.
 What needs torch is imported by the command that needs it: `list` and `report` start at once.
 """
 
@@ -13,6 +14,7 @@ from typing import NoReturn
 
 from datamodules.errors import RequestError
 from intentbench.commands import (
+    check,
     compare,
     data,
     importing,
@@ -22,6 +24,7 @@ from intentbench.commands import (
     report,
     run,
     text,
+    verify,
 )
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
@@ -29,8 +32,10 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "data": (data, "Fetch or find, verify and preprocess datasets."),
     "run": (run, "Run what a benchmark lacks, and write its leaderboard."),
     "report": (report, "Write leaderboards from runs, or again from published ranks."),
-    "import": (importing, "Put published trials back among the runs, to go on there."),
+    "verify": (verify, "Compute published pages again from their ranks, and compare."),
+    "import": (importing, "Put published trials, or results of other systems, among the runs."),
     "compare": (compare, "Test two rows, or two folders of runs, against each other."),
+    "check": (check, "Hold runs against an accepted baseline: 0 pass, 1 worse, 3 cannot tell."),
     "recommend": (recommend, "Export lists of recommended items."),
     "intents": (intents, "Export, measure and draw the intents of a trained method."),
     "text": (text, "Write texts of users and items, turn them into vectors, or show what came."),

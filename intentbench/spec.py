@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -23,6 +23,8 @@ KEYS = (
     "reference",
     "timeout",
     "groups",
+    "family",
+    "correction",
     *COMMON,
 )
 """Keys of a spec."""
@@ -59,6 +61,8 @@ class BenchmarkSpec:
         timeout: seconds that a trial may take; None for no limit.
         plugin: file with further methods, "" for none.
         groups: groups of users by activity that its page shows; 0 for none.
+        family: what its page tests: "pairs" of rows, or each against the "reference" alone.
+        correction: of p-values, "holm" or, for exploring, "bh".
         stated: what the file states, of which the fields above may be a part: rows, datasets,
             seeds and reference of the page.
     """
@@ -72,6 +76,8 @@ class BenchmarkSpec:
     timeout: float | None = None
     plugin: str = ""
     groups: int = 0
+    family: str = "pairs"
+    correction: Literal["holm", "bh"] = "holm"
     stated: Stated = field(default_factory=Stated)
 
     @property
@@ -121,6 +127,9 @@ def load_spec(
         raise RequestError(
             f"{path}: reference: unknown row {reference!r}; {suggest(str(reference), labels)}"
         )
+    family = _choice(raw, "family", ("pairs", "reference"), path)
+    if family == "reference" and not reference:
+        raise RequestError(f"{path}: family: reference: name a row as reference, or test all pairs")
     kept = _selection("--models", models, labels)
     kept |= {row.pretrained.label for row in entrants if row.label in kept and row.pretrained}
     names = [entry.name for entry in entries]
@@ -137,6 +146,8 @@ def load_spec(
         timeout=_timeout(raw.get("timeout"), f"{path}: timeout"),
         plugin=str(plugin.resolve()) if plugin else "",
         groups=_groups(raw.get("groups", 0), f"{path}: groups"),
+        family=family,
+        correction=_choice(raw, "correction", ("holm", "bh"), path),
         stated=Stated(tuple(labels), tuple(names), stated_seeds, reference),
     )
 
@@ -217,6 +228,14 @@ def _seeds(stated: Any, chosen: Sequence[int] | None, where: str) -> tuple[int, 
 def _groups(given: Any, where: str) -> int:
     if type(given) is not int or given < 0:
         raise RequestError(f"{where}: expected a number of groups of users, found {given!r}")
+    return given
+
+
+def _choice(raw: dict[str, Any], key: str, allowed: tuple[str, ...], path: Path) -> Any:
+    """One of several words; the first where nothing is said."""
+    given = raw.get(key, allowed[0])
+    if given not in allowed:
+        raise RequestError(f"{path}: {key}: expected {' or '.join(allowed)}, found {given!r}")
     return given
 
 

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy import integer
+    from numpy.typing import NDArray
+
+    from datamodules.prepared import PreparedDataset
     from intentbench.reports.cells import Result
     from intentbench.results.record import TrialRecord
     from intentbench.runner.grid import GridResult
@@ -17,7 +21,12 @@ ORACLE = "oracle"
 
 
 def publish_benchmark(
-    spec: "BenchmarkSpec", result: "GridResult", file: Path, out: Path, runs: Path
+    spec: "BenchmarkSpec",
+    result: "GridResult",
+    file: Path,
+    out: Path,
+    runs: Path,
+    data_root: Path | None = None,
 ) -> list[Path]:
     """Write the leaderboard of a benchmark that has run.
 
@@ -29,9 +38,13 @@ def publish_benchmark(
         file: where the spec was read from.
         out: folder of all leaderboards.
         runs: root of all runs; gets the oracle's ranks.
+        data_root: where data files are looked for first.
 
     Returns:
         The pages written; none where nothing has finished.
+
+    Raises:
+        RequestError: trials do not belong together, or a dataset cannot be had any more.
     """
     from intentbench.reports.cells import attach_ranks
     from intentbench.reports.plan import Plan
@@ -48,38 +61,116 @@ def publish_benchmark(
         seeds=tuple(dict.fromkeys([*spec.stated.seeds, *spec.seeds])),
         command=f"intentbench run {file}",
         groups=spec.groups,
+        family=spec.family,
+        correction=spec.correction,
         code=result.code,
     )
-    trials = [*result.trials, *_oracles(spec, [record for _, record in done], runs)]
-    results = attach_ranks(trials)
-    return publish_results([*results, *_kept(out, spec, results)], spec.name, out, plan)
+    ceilings = _oracles(spec, [record for _, record in done], runs)
+    trials = [*result.trials, *ceilings, *_imported(spec, runs)]
+    results = _with_popularity(spec, attach_ranks(trials), data_root)
+    kept = _kept(out, spec, results)
+    # What failed here takes nothing from what was published.
+    there = {(record.dataset, record.label, record.seed) for record, _ in kept}
+    fresh = [r for r in results if (r[0].dataset, r[0].label, r[0].seed) not in there]
+    return publish_results([*fresh, *kept], spec.name, out, plan)
+
+
+def _with_popularity(
+    spec: "BenchmarkSpec", results: "list[Result]", data_root: Path | None
+) -> "list[Result]":
+    """Results whose ranks say how popular each target's item is."""
+    from datamodules.prepare import prepare
+    from datamodules.prepared import load_prepared
+
+    entries = {entry.name: entry for entry in spec.datasets}
+    data: dict[str, PreparedDataset] = {}
+    found: list[Result] = []
+    for record, ranks in results:
+        if ranks is not None and (entry := entries.get(record.dataset)):
+            if entry.name not in data:
+                data[entry.name] = load_prepared(prepare(entry, data_root))
+            popularity = target_popularity(data[entry.name], ranks["user"], ranks["key"])
+            ranks = {**ranks, "popularity": popularity}
+        found.append((record, ranks))
+    return found
+
+
+def target_popularity(
+    dataset: "PreparedDataset", user: "NDArray[integer]", key: "NDArray[integer]"
+) -> "NDArray[integer]":
+    """Training interactions of the items of targets.
+
+    Args:
+        dataset: prepared.
+        user: (T,) user of each target.
+        key: (T,) its position among the user's events.
+
+    Returns:
+        (T,) 0 for an item that is no user's training item.
+    """
+    import numpy as np
+
+    from datamodules.prepared import TRAIN
+
+    items = dataset.items.numpy()
+    counts = np.bincount(items[dataset.split.numpy() == TRAIN], minlength=dataset.n_items + 1)
+    popularity: NDArray[integer] = counts[items[dataset.offsets.numpy()[user] + key]]
+    return popularity
+
+
+def _imported(spec: "BenchmarkSpec", runs: Path) -> "Iterator[tuple[Path, TrialRecord]]":
+    """Results of other systems that were imported for this benchmark."""
+    from intentbench.results.external import EXTERNAL
+    from intentbench.results.store import load_records
+
+    own = {*spec.stated.labels, ORACLE}
+    for entry in spec.datasets:
+        for row in sorted((runs / entry.name).iterdir()):
+            for folder, record in load_records(row) if row.is_dir() and row.name not in own else ():
+                if record.method == EXTERNAL and record.benchmark == spec.name:
+                    yield folder, record
 
 
 def _kept(out: Path, spec: "BenchmarkSpec", fresh: "list[Result]") -> "list[Result]":
-    """Published trials that a run of chosen parts did not make anew and does not contradict."""
-    from intentbench.reports.archive import is_archive, read_archive
-    from intentbench.reports.cells import noise_settings
+    """Published trials that a run did not make anew and does not contradict.
+
+    A run of the whole benchmark keeps imported rows, and what it tried and failed to make.
+    """
+    from intentbench.reports.archive import is_archive, read_archive, restore_aside
+    from intentbench.reports.cells import noise_settings, shared_protocol
     from intentbench.reports.publish import RANKS
+    from intentbench.results.external import EXTERNAL
 
     chosen = (len(spec.entrants), len(spec.datasets), spec.seeds)
     stated = (len(spec.stated.labels), len(spec.stated.datasets), spec.stated.seeds)
-    if chosen == stated or not is_archive(folder := out / RANKS / spec.name):
+    folder = out / RANKS / spec.name
+    restore_aside(folder)
+    if not is_archive(folder):
         return []
-    made = {(record.dataset, record.label, record.seed) for record, _ in fresh}
+    status = {(r.dataset, r.label, r.seed): r.status for r, _ in fresh}
     cells = {(record.dataset, record.label): record for record, _ in fresh}
-    fingerprints = {record.dataset: record.data_fingerprint for record, _ in fresh}
+    boards = {record.dataset: record for record, ranks in fresh if ranks is not None}
 
     def fits(record: "TrialRecord") -> bool:
-        if (record.dataset, record.label, record.seed) in made:
+        tried = status.get((record.dataset, record.label, record.seed))
+        if tried == "done" or (tried and record.status == "failed"):
             return False
-        data = fingerprints.get(record.dataset, record.data_fingerprint)
-        if record.dataset not in spec.stated.datasets or record.data_fingerprint != data:
+        if chosen == stated and not tried and record.method != EXTERNAL:
+            return False
+        board = boards.get(record.dataset, record)
+        if record.dataset not in spec.stated.datasets:
+            return False
+        if record.data_fingerprint != board.data_fingerprint:
+            return False
+        if shared_protocol(record) != shared_protocol(board):
             return False
         same = cells.get((record.dataset, record.label))
         if same is None:
-            return record.label in (*spec.stated.labels, ORACLE)
-        parts = ("arguments", "data", "training")
+            return record.label in (*spec.stated.labels, ORACLE) or record.method == EXTERNAL
+        parts = ("method", "arguments", "data", "training")
         if any(getattr(record, part) != getattr(same, part) for part in parts):
+            return False
+        if record.protocol.get("texts") != same.protocol.get("texts", record.protocol.get("texts")):
             return False
         failed = "failed" in (record.status, same.status)  # then nothing is known of noise
         return failed or noise_settings(record) == noise_settings(same)
@@ -120,10 +211,14 @@ def _oracles(
                 metrics={name: mean_metric(name, user, rank, history) for name in like.metrics},
                 validation={},
                 best_epoch=-1,
+                curve=[],
+                signs=[],
+                intents={},
                 noise=[],
                 cost=Cost(),
                 code="",
                 card={"title": "Oracle", "deterministic": True, "published": []},
             )
             write_record(folder, record)
-        yield folder, record
+        # stored by another benchmark perhaps, which masks otherwise
+        yield folder, replace(record, protocol=like.protocol)

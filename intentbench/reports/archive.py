@@ -1,9 +1,10 @@
 """What is published beside a page: every rank and record that it was computed from.
 
 Layout of `ranks/<name>/`: `board.json` (the plan), and for each dataset `<dataset>.npz` (user and
-key of each target) and `<dataset>/<label>.npz` (ranks, seeds x targets, and those under noise,
-seeds x settings x targets) with `<label>.json` (its records). A rank takes two bytes before
-compression where the catalogue allows.
+key of each target, and popularity of its item where the page was made beside the data) and
+`<dataset>/<label>.npz` (ranks, seeds x targets, and those under noise, seeds x settings x targets)
+with `<label>.json` (its records). A rank takes two bytes before compression where the catalogue
+allows.
 """
 
 import io
@@ -13,21 +14,26 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from datamodules.errors import RequestError
 from intentbench.reports.cells import Result, Table
+from intentbench.reports.history import (
+    HISTORY,
+    extend_history,
+    read_history,
+    render_history,
+)
 from intentbench.reports.plan import Plan
 from intentbench.results.record import parse_record
 from intentbench.results.store import (
+    DAMAGED,
     narrow_ranks,
     read_record,
     save_noise_ranks,
     save_ranks,
     trial_folder,
-    write_atomic,
     write_record,
 )
 
@@ -44,6 +50,8 @@ def is_archive(folder: Path) -> bool:
 def write_archive(folder: Path, name: str, plan: Plan, tables: Iterable[Table]) -> None:
     """Write ranks and records; what the folder held before is replaced as a whole.
 
+    Results that stood there and are not among the new ones go into its history.
+
     Args:
         folder: `leaderboards/ranks/<name>`.
         name: of the leaderboard.
@@ -51,19 +59,50 @@ def write_archive(folder: Path, name: str, plan: Plan, tables: Iterable[Table]) 
         tables: all of it.
 
     Raises:
+        RequestError: what the folder held before cannot be read.
         OSError: the disk is full or may not be written.
     """
+    tables = tuple(tables)
+    restore_aside(folder)
+    old = read_archive(folder)[2] if is_archive(folder) else []
+    history = extend_history(read_history(folder), old, tables)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         for table in tables:
             _write_table(fresh, table)
         board = {"format": FORMAT, "name": name, "plan": plan.to_json()}
-        write_atomic(fresh / BOARD, (json.dumps(board, indent=1, sort_keys=True) + "\n").encode())
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
+        _write(fresh / BOARD, (json.dumps(board, indent=1, sort_keys=True) + "\n").encode())
+        if history:
+            _write(fresh / HISTORY, render_history(history))
+        os.sync()  # all files at once: thousands, synced one by one, take minutes
+        _put_in_place(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _put_in_place(fresh: Path, folder: Path) -> None:
+    """Replace a folder: at every moment the old one or the new one is there, whole."""
+    aside = _aside(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        restore_aside(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def restore_aside(folder: Path) -> None:
+    """Put published ranks back that a publishing moved aside and was killed before it ended."""
+    if not folder.exists() and _aside(folder).exists():
+        _aside(folder).rename(folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def read_archive(folder: Path) -> tuple[str, Plan, list[Result]]:
@@ -83,7 +122,7 @@ def read_archive(folder: Path) -> tuple[str, Plan, list[Result]]:
             result for path in sorted(folder.glob("*/*.json")) for result in _read_cell(path)
         ]
         return board["name"], Plan.from_json(board["plan"]), results
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+    except (*DAMAGED, TypeError) as error:
         raise RequestError(f"{folder}: no readable leaderboard ranks ({error})") from None
 
 
@@ -107,7 +146,8 @@ def restore_trials(folder: Path, runs: Path) -> tuple[int, int]:
     restored = present = 0
     for record, ranks in read_archive(folder)[2]:
         place = trial_folder(runs, record.dataset, record.label, record.trial)
-        if read_record(place) is not None:
+        known = read_record(place)
+        if known is not None and (known.status == "done" or ranks is None):
             present += 1
             continue
         if ranks is not None:
@@ -122,17 +162,24 @@ def restore_trials(folder: Path, runs: Path) -> tuple[int, int]:
 
 def _write_table(folder: Path, table: Table) -> None:
     targets = {"user": table.user.astype(np.int32), "key": table.key.astype(np.int32)}
-    write_atomic(folder / f"{table.dataset}.npz", _compressed(**targets))
+    if table.popularity is not None:
+        targets["popularity"] = table.popularity.astype(np.int32)
+    _write(folder / f"{table.dataset}.npz", _compressed(**targets))
     for cell in table.cells:
         records = [json.loads(record.to_json()) for record in cell.records + cell.failed]
         text = json.dumps(records, indent=1, sort_keys=True) + "\n"
-        write_atomic(folder / table.dataset / f"{cell.label}.json", text.encode())
+        _write(folder / table.dataset / f"{cell.label}.json", text.encode())
         if cell.records:
             ranks = {"rank": narrow_ranks(cell.ranks)}
             if cell.noise is not None:
                 ranks["noise"] = narrow_ranks(cell.noise)
             path = folder / table.dataset / f"{cell.label}.npz"
-            write_atomic(path, _compressed(**ranks))
+            _write(path, _compressed(**ranks))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def _read_cell(path: Path) -> list[Result]:
@@ -141,13 +188,14 @@ def _read_cell(path: Path) -> list[Result]:
     results: list[Result] = [(record, None) for record in records if record.status != "done"]
     if done:
         targets = _load(path.parent.with_name(path.parent.name + ".npz"))
-        user, key = targets["user"], targets["key"]
         arrays = _load(path.with_suffix(".npz"))
         ranks = arrays["rank"]
-        if ranks.shape != (len(done), len(user)):
+        if any(
+            ranks.shape != (len(done), len(targets[name])) for name in {"user", "key", *targets}
+        ):
             raise ValueError(f"{path.with_suffix('.npz').name}: shape {ranks.shape}")
         for number, (record, rank) in enumerate(zip(done, ranks, strict=True)):
-            found = {"user": user, "key": key, "rank": rank}
+            found = {**targets, "rank": rank}
             if record.noise:
                 found["noise"] = arrays["noise"][number]
             results.append((record, found))

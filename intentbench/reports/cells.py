@@ -36,7 +36,8 @@ _TOLERANCE = 1e-9
 _NOTHING = np.zeros(0, dtype=np.int32)
 
 Ranks = dict[str, NDArray[np.integer]]
-"""Arrays "user", "key" and "rank" of a trial, (T,) each; "noise" (K, T) where it has entries."""
+"""Arrays "user", "key" and "rank" of a trial, (T,) each; "noise" (K, T) where it has entries,
+"popularity" (T,) where it is known."""
 
 Result = tuple[TrialRecord, Ranks | None]
 """A trial; None in place of its ranks where it failed."""
@@ -91,12 +92,14 @@ class Table:
         user: (T,) user of each target, ascending.
         key: (T,) position of the target among the user's events.
         cells: by label; those without a finished trial included.
+        popularity: (T,) training interactions of each target's item; None where not known.
     """
 
     dataset: str
     user: NDArray[np.integer]
     key: NDArray[np.integer]
     cells: tuple[Cell, ...]
+    popularity: NDArray[np.integer] | None = None
 
     @property
     def n_users(self) -> int:
@@ -191,6 +194,7 @@ def _table(dataset: str, results: list[Result]) -> Table:
     for result in results:
         by_label.setdefault(result[0].label, []).append(result)
     targets: Ranks | None = None
+    popularity: NDArray[np.integer] | None = None
     cells = []
     for label, found in by_label.items():
         _check_cell(f"{dataset}: {label}", [record for record, _ in found])
@@ -201,6 +205,7 @@ def _table(dataset: str, results: list[Result]) -> Table:
             name = f"{dataset}: {label}, seed {record.seed}"
             aligned = _aligned(ranks, name)
             targets = targets or aligned
+            popularity = aligned.get("popularity", popularity)
             if not all(np.array_equal(targets[part], aligned[part]) for part in ("user", "key")):
                 raise RequestError(f"{name} ranks other targets than the trials before it")
             _check_metrics(record, record.metrics, aligned["user"], aligned["rank"], name)
@@ -212,7 +217,7 @@ def _table(dataset: str, results: list[Result]) -> Table:
         stacked = np.stack(rows) if rows else _NOTHING[None, :0]
         cells.append(Cell(label, done, failed, stacked, np.stack(noise) if noise else None))
     first = targets or {"user": _NOTHING, "key": _NOTHING}
-    return Table(dataset, first["user"], first["key"], tuple(cells))
+    return Table(dataset, first["user"], first["key"], tuple(cells), popularity)
 
 
 def _aligned(ranks: Ranks, name: str) -> Ranks:
@@ -292,7 +297,7 @@ def _check_metrics(
         if recorded is None:
             continue
         found = mean_metric(metric, user, rank, history)
-        if abs(found - recorded) > _TOLERANCE:
+        if not abs(found - recorded) <= _TOLERANCE:  # NaN too
             raise RequestError(
                 f"{name}: recorded {metric} {recorded:.6f}, its ranks give {found:.6f}; "
                 "run the trial again"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import mean
 
 from intentbench.reports.leaderboard import ALPHA, Row, Section
-from intentbench.stats.contrast import BORROWED, USERS_ONLY
+from intentbench.stats.contrast import BORROWED, USERS_ONLY, Contrast
 
 Column = tuple[str, list[str]]
 Producer = Callable[[Section], Column]
@@ -82,7 +82,7 @@ def row_name(section: Section) -> Column:
 def seeds(section: Section) -> Column:
     """Seeds done, of those asked for where some are missing."""
     return "seeds", [
-        str(len(row.records)) if row.complete else f"{len(row.records)}/{len(row.seeds)}"
+        str(len(row.records)) if row.complete else f"{len(row.records)}/{row.wanted}"
         for row in section.rows
     ]
 
@@ -126,14 +126,26 @@ def _difference(section: Section, row: Row) -> str:
     contrast = section.difference(row)
     if section.family is None or contrast is None:
         return "reference" if row.ranked and len(section.rows) > 1 else EMPTY
-    if contrast.relative is None or contrast.relative_low is None or contrast.relative_high is None:
-        text = f"{contrast.est:+.4f} [{contrast.low:+.4f}, {contrast.high:+.4f}] absolute"
-    else:
-        low, high = (100 * end for end in (contrast.relative_low, contrast.relative_high))
-        text = f"{100 * contrast.relative:+.1f} [{low:+.1f}, {high:+.1f}]"
     mark = section.family.mark(row.label, section.reference).replace("~", r"\~")
-    flags = "".join(flag for note, flag in FLAGS.items() if note in contrast.notes)
-    return " ".join(part for part in (text, mark + flags) if part)
+    return " ".join(part for part in (interval(contrast), mark + flags(contrast)) if part)
+
+
+def interval(contrast: Contrast, unit: str = "") -> str:
+    """A relative difference in % with its interval; the absolute one where there is no such.
+
+    Args:
+        contrast: of two rows.
+        unit: what follows relative figures.
+    """
+    if contrast.relative is None or contrast.relative_low is None or contrast.relative_high is None:
+        return f"{contrast.est:+.4f} [{contrast.low:+.4f}, {contrast.high:+.4f}] absolute"
+    low, high = (100 * end for end in (contrast.relative_low, contrast.relative_high))
+    return f"{100 * contrast.relative:+.1f} [{low:+.1f}, {high:+.1f}]{unit}"
+
+
+def flags(contrast: Contrast) -> str:
+    """Signs of what a reader must know of a difference."""
+    return "".join(flag for note, flag in FLAGS.items() if note in contrast.notes)
 
 
 def users(section: Section) -> Column:
@@ -179,7 +191,9 @@ def cost(heading: str, read: Callable[[Row], float], digits: int = 0) -> Produce
 def accuracy_columns(section: Section) -> list[Column]:
     """How well: always shown. MRR stands in the files beside the page."""
     metrics = [accuracy(metric) for metric in section.table.metrics if metric != "mrr"]
-    return produce(section, (row_name, *metrics, seeds, tier, difference, users))
+    # Tiers need all pairs.
+    ranks = (tier,) if section.family is None or section.family.reference is None else ()
+    return produce(section, (row_name, *metrics, seeds, *ranks, difference, users))
 
 
 def published_columns(section: Section) -> list[Column]:

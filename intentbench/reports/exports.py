@@ -9,9 +9,11 @@ from math import isfinite
 from typing import Any
 
 from intentbench.reports.cells import shared_protocol
-from intentbench.reports.groups import Groups
+from intentbench.reports.groups import GroupedRow, Groups
 from intentbench.reports.intent_tables import intent_means
 from intentbench.reports.leaderboard import ALPHA, Leaderboard, Row, Section
+from intentbench.reports.overall import overall_json
+from intentbench.reports.provenance import published_range
 
 FIELDS = (
     "dataset",
@@ -29,15 +31,16 @@ FIELDS = (
 )
 """Columns of the CSV. `method` is the label of the row. `ci_low` and `ci_high` bound the absolute
 difference to `reference`; they and whatever follows from the test stand with the primary metric
-only."""
+only. A column of p-values is named after its correction: `p_bh` in place of `p_holm`."""
 
 _DIGITS = 10  # of a float in JSON: sums may differ in the last bits between machines
 
 
 def render_csv(board: Leaderboard) -> str:
     """A line a dataset, row and metric; rows without a result are left out."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, FIELDS, lineterminator="\n", restval="")
+    buffer, corrected = io.StringIO(), f"p_{board.plan.correction}"
+    fields = [corrected if name == "p_holm" else name for name in FIELDS]
+    writer = csv.DictWriter(buffer, fields, lineterminator="\n", restval="")
     writer.writeheader()
     for section in board.sections:
         for row in section.rows:
@@ -53,7 +56,7 @@ def render_csv(board: Leaderboard) -> str:
                     "published": "" if figure is None else f"{figure['value']:g}",
                 }
                 tested = metric == section.table.primary
-                writer.writerow(line | (_tested(section, row) if tested else {}))
+                writer.writerow(line | (_tested(section, row, corrected) if tested else {}))
             for measure, (value, deviation) in intent_means(row).items():
                 line = {
                     "dataset": section.table.dataset,
@@ -67,22 +70,22 @@ def render_csv(board: Leaderboard) -> str:
     return buffer.getvalue()
 
 
-def _groups(section: Section, groups: Groups) -> dict[str, Any]:
-    """Users by activity: the metric of each row in each group, and what stands beside it."""
+def _groups(groups: Groups, rows: tuple[GroupedRow, ...], unit: str) -> dict[str, Any]:
+    """The metric of each row in each group of users or targets, and what stands beside it."""
     return {
         "cuts": groups.cuts,
-        "users": groups.sizes,
+        unit: groups.sizes,
         "rows": {
             row.label: {
                 "means": row.means,
                 "differences": [asdict(found) for found in row.differences or ()],
             }
-            for row in section.grouped
+            for row in rows
         },
     }
 
 
-def _tested(section: Section, row: Row) -> dict[str, str]:
+def _tested(section: Section, row: Row, corrected: str) -> dict[str, str]:
     contrast = section.difference(row)
     if section.family is None or contrast is None:
         return {"reference": section.reference} if row.ranked else {}
@@ -91,7 +94,7 @@ def _tested(section: Section, row: Row) -> dict[str, str]:
         "ci_low": f"{contrast.low:.6f}",
         "ci_high": f"{contrast.high:.6f}",
         "reference": section.reference,
-        "p_holm": "" if p is None else f"{p:.6g}",
+        corrected: "" if p is None else f"{p:.6g}",
         "significant": "" if p is None else str(p < ALPHA).lower(),
     }
 
@@ -105,8 +108,10 @@ def render_json(board: Leaderboard) -> str:
         "preliminary": board.preliminary,
         "metric": primary,
         "alpha": ALPHA,
-        "correction": "holm",
+        "family": board.plan.family,
+        "correction": board.plan.correction,
         "datasets": [_section(section, primary) for section in board.sections],
+        **({"overall": overall_json(board.across)} if board.across else {}),
         "absent": board.absent,
     }
     return json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -131,7 +136,12 @@ def _section(section: Section, primary: str) -> dict[str, Any]:
         "rows": [_row(section, row) for row in section.rows],
         "pairs": _pairs(section),
         **({"noise": [asdict(study) for study in section.noise]} if section.noise else {}),
-        **({"groups": _groups(section, section.groups)} if section.groups else {}),
+        **({"groups": _groups(section.groups, section.grouped, "users")} if section.groups else {}),
+        **(
+            {"popularity": _groups(section.target_groups, section.target_grouped, "targets")}
+            if section.target_groups
+            else {}
+        ),
     }
 
 
@@ -153,6 +163,7 @@ def _row(section: Section, row: Row) -> dict[str, Any]:
                 "mean": row.means[metric],
                 "std": row.deviations[metric],
                 "published": row.published.get(metric),
+                **_published_range(row, metric),
             }
             for metric in row.means
         },
@@ -169,6 +180,12 @@ def _row(section: Section, row: Row) -> dict[str, Any]:
             for record in row.records
         ],
     }
+
+
+def _published_range(row: Row, metric: str) -> dict[str, Any]:
+    """The ends of several published figures; nothing where all are one."""
+    ends = published_range(row, metric)
+    return {"published_range": ends} if ends else {}
 
 
 def _pairs(section: Section) -> list[dict[str, Any]]:

@@ -1,7 +1,10 @@
-"""Groups of users by activity, as a table, a line and a picture of a page."""
+"""Groups of users by activity, and of targets by popularity, on a page: table, line and picture."""
+
+from collections.abc import Sequence
 
 from intentbench.reports.columns import EMPTY, Column, code, percent, short_name
-from intentbench.reports.figures import render_svg
+from intentbench.reports.figures import draw_interval, relative_limits, render_svg, text_inches
+from intentbench.reports.groups import GroupedRow, Groups
 from intentbench.reports.leaderboard import ALPHA, Section
 from intentbench.stats.contrast import Contrast
 
@@ -13,10 +16,76 @@ def groups_picture_name(board: str, dataset: str) -> str:
 
 def group_table(section: Section) -> list[Column]:
     """A column a group: each row's metric there, and its difference to the reference."""
-    groups, rows = section.groups, section.grouped
-    if groups is None:
-        return []
-    columns: list[Column] = [("model", [*(code(row.label) for row in rows), "*users*"])]
+    return _table(section.groups, section.grouped, "users") if section.groups else []
+
+
+def group_line(section: Section) -> str:
+    """How to read the table."""
+    if section.groups is None:
+        return ""
+    return (
+        "Groups: users with a target by their number of interactions (training, validation and "
+        "test), cut so that each group has about the same number of interactions in all; "
+        f"{_measure(section)} in the same users in % with its {percent(1 - ALPHA)} interval (not "
+        "corrected)."
+    )
+
+
+def draw_groups(section: Section) -> bytes:
+    """The picture of a section as SVG: the difference to the reference, a panel a group.
+
+    The same section gives the same bytes with the same matplotlib.
+
+    Raises:
+        ValueError: the section has no groups.
+    """
+    if section.groups is None:
+        raise ValueError(f"{section.table.dataset}: has no groups to draw")
+    title = "users by number of interactions"
+    return _draw(section, section.groups, section.grouped, title, "users")
+
+
+def popularity_picture_name(board: str, dataset: str) -> str:
+    """The file of a section's picture of targets, beside the page."""
+    return f"{board}.{dataset}.popularity.svg"
+
+
+def popularity_table(section: Section) -> list[Column]:
+    """A column a group of targets: each row's metric there, and its difference to the reference."""
+    groups = section.target_groups
+    return _table(groups, section.target_grouped, "targets") if groups else []
+
+
+def popularity_line(section: Section) -> str:
+    """How to read the table of targets."""
+    if section.target_groups is None:
+        return ""
+    return (
+        "Groups of targets: by the number of training interactions of their item, cut so that each "
+        f"group has about as many targets; {_measure(section)} over users by their targets in the "
+        f"group alone, in % with its {percent(1 - ALPHA)} interval (not corrected). Ranks stay "
+        "those in the whole catalogue."
+    )
+
+
+def draw_popularity(section: Section) -> bytes:
+    """The picture of groups of targets as SVG, otherwise as `draw_groups`.
+
+    Raises:
+        ValueError: the section has no groups of targets.
+    """
+    if section.target_groups is None:
+        raise ValueError(f"{section.table.dataset}: has no groups of targets to draw")
+    title = "targets by training interactions of their item"
+    return _draw(section, section.target_groups, section.target_grouped, title, "targets")
+
+
+def _measure(section: Section) -> str:
+    return f"{short_name(section.table.primary)}, and its difference to {code(section.reference)}"
+
+
+def _table(groups: Groups, rows: Sequence[GroupedRow], unit: str) -> list[Column]:
+    columns: list[Column] = [("model", [*(code(row.label) for row in rows), f"*{unit}*"])]
     for number, (heading, size) in enumerate(zip(groups.headings, groups.sizes, strict=True)):
         cells = [
             f"{row.means[number]:.4f}"
@@ -34,47 +103,29 @@ def _relative(found: Contrast) -> str:
     return f"{100 * found.relative:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def group_line(section: Section) -> str:
-    """How to read the table."""
-    if section.groups is None:
-        return ""
-    return (
-        "Groups: users with a target by their number of interactions (training, validation and "
-        "test), cut so that each group has about the same number of interactions in all; "
-        f"{short_name(section.table.primary)}, and its difference to {code(section.reference)} in "
-        f"the same users in % with its {percent(1 - ALPHA)} interval (not corrected)."
-    )
-
-
-def draw_groups(section: Section) -> bytes:
-    """The picture of a section as SVG: the difference to the reference, a panel a group.
-
-    The same section gives the same bytes with the same matplotlib.
-    """
+def _draw(
+    section: Section, groups: Groups, grouped: Sequence[GroupedRow], title: str, unit: str
+) -> bytes:
     from matplotlib.figure import Figure
 
-    groups = section.groups
-    if groups is None:
-        raise ValueError(f"{section.table.dataset}: has no groups to draw")
-    rows = [row for row in section.grouped if row.differences]
+    rows = {row.label: row.differences for row in grouped if row.differences}
+    limits = relative_limits([one for found in rows.values() for one in found])
     panels = len(groups.sizes)
-    figure = Figure(figsize=(1.6 + 2.3 * panels, 1.3 + 0.28 * len(rows)), layout="constrained")
+    width = max(5.5, 0.5 + text_inches(rows) + 2.2 * panels)
+    figure = Figure(figsize=(width, 1.4 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False, sharex=True, sharey=True)[0]
     for number, axis in enumerate(axes):
-        for place, row in enumerate(rows):
-            found = row.differences[number] if row.differences else None
-            if found is None or found.relative is None:
-                continue
-            if found.relative_low is not None and found.relative_high is not None:
-                ends = 100 * found.relative_low, 100 * found.relative_high
-                axis.plot(ends, (place, place), color="0.35", linewidth=1.4)
-            axis.plot(100 * found.relative, place, "o", color="tab:blue", markersize=4)
         axis.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-        title = f"{groups.headings[number]}\n{groups.sizes[number]:,} users"
-        axis.set_title(title, fontsize="small")
-    axes[0].set_yticks(range(len(rows)), [row.label for row in rows], fontsize="small")
-    axes[0].invert_yaxis()
-    name = short_name(section.table.primary)
-    figure.supxlabel(f"{name} against {section.reference}, %", fontsize="small")
-    figure.suptitle(f"{section.table.dataset}: users by interactions", fontsize="medium")
+        for place, found in enumerate(rows.values()):
+            draw_interval(axis, place, found[number], limits, "tab:blue")
+        axis.set_title(
+            f"{groups.headings[number]}\n{groups.sizes[number]:,} {unit}", fontsize="small"
+        )
+        axis.tick_params(labelsize="small")
+    axes[0].set_xlim(limits)
+    axes[0].set_yticks(range(len(rows)), list(rows), fontsize="small")
+    axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    name, level = short_name(section.table.primary), percent(1 - ALPHA)
+    figure.supxlabel(f"{name} against {section.reference}, % [{level}]", fontsize="small")
+    figure.suptitle(f"{section.table.dataset}: {title}", fontsize="medium")
     return render_svg(figure)

@@ -1,27 +1,32 @@
-"""Users by how active they are: does a row gain where little is known, or where much is?
+"""Users by how active they are, targets by how popular their item is: where does a row gain?
 
-The rule is that of IRLLRec's Figure 3 (SIGIR 2025), which gives its sizes on amazon-book: users
-with a target, by the number of all their interactions, cut where the running total of
-interactions passes each share; users tied at a cut belong to the lower group.
+The rule of activity is that of IRLLRec's Figure 3 (SIGIR 2025), which gives its sizes on
+amazon-book: users with a target, by the number of all their interactions, cut where the running
+total of interactions passes each share; users tied at a cut belong to the lower group. Targets are
+cut by the same rule, a target counting as one interaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from intentbench.metrics.users import user_values
 from intentbench.reports.cells import Cell, Table
 from intentbench.stats.contrast import Contrast, contrast
+
+FEWEST = 2
+"""Users without whom there is no variance; a group of fewer joins a neighbour."""
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Users of a table by activity, each group with about the same number of interactions.
+    """Users, or targets, of a table by a number that each has.
 
     Attributes:
-        cuts: most interactions of a user of each group but the last.
-        member: (U,) number of each user's group, from 0.
+        cuts: largest number in each group but the last.
+        member: (U,) or (T,) the group of each, from 0.
     """
 
     cuts: tuple[int, ...]
@@ -29,7 +34,7 @@ class Groups:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Users of each group."""
+        """Users, or targets, of each group."""
         return tuple(np.bincount(self.member, minlength=len(self.cuts) + 1).tolist())
 
     @property
@@ -71,18 +76,44 @@ def activity_groups(user: NDArray[np.integer], key: NDArray[np.integer], count: 
     """
     last = np.flatnonzero(np.diff(user, append=-1))
     events = key[last].astype(np.int64) + 1
-    ordered = np.sort(events)
-    running = np.cumsum(ordered)
+    return _cut(events, events, user[last], count)
+
+
+def popularity_groups(
+    popularity: NDArray[np.integer], user: NDArray[np.integer], count: int
+) -> Groups:
+    """Cut the targets of a table into groups of about equal size, by the popularity of their items.
+
+    Args:
+        popularity: (T,) training interactions of each target's item.
+        user: (T,) user of each target.
+        count: of groups.
+    """
+    return _cut(popularity.astype(np.int64), np.ones(len(user), np.int64), user, count)
+
+
+def _cut(
+    number: NDArray[np.int64], weight: NDArray[np.int64], user: NDArray[np.integer], count: int
+) -> Groups:
+    """Cut by a number where the running total of a weight passes each share."""
+    order = np.argsort(number, kind="stable")
+    running = np.cumsum(weight[order])
     places = np.searchsorted(running, running[-1] * np.arange(1, count) / count)
-    cuts = np.unique(ordered[places])
-    cuts = cuts[cuts < ordered[-1]]  # above the last cut there must be someone
-    return Groups(tuple(cuts.tolist()), np.searchsorted(cuts, events))
+    cuts = np.unique(number[order[places]])
+    cuts = cuts[cuts < number.max()]  # above the last cut there must be someone
+    while len(cuts):
+        member = np.searchsorted(cuts, number)
+        users = [len(np.unique(user[member == group])) for group in range(len(cuts) + 1)]
+        if min(users) >= FEWEST:
+            break
+        cuts = np.delete(cuts, max(users.index(min(users)) - 1, 0))
+    return Groups(tuple(cuts.tolist()), np.searchsorted(cuts, number))
 
 
 def measure_groups(
     table: Table, groups: Groups, cells: Sequence[Cell], reference: str, metric: str, alpha: float
 ) -> list[GroupedRow]:
-    """Each row in each group, beside the reference.
+    """Each row in each group of users, beside the reference.
 
     Args:
         table: of the dataset.
@@ -93,22 +124,54 @@ def measure_groups(
         alpha: 1 - the level of the intervals, which are not corrected.
     """
     values = {cell.label: table.values(cell.ranks, metric) for cell in cells}
+    masks = (groups.member == number for number in range(len(groups.cuts) + 1))
+    parts = ({label: own[:, mask] for label, own in values.items()} for mask in masks)
+    return _rows(parts, cells, reference, alpha)
+
+
+def measure_target_groups(
+    table: Table, groups: Groups, cells: Sequence[Cell], reference: str, metric: str, alpha: float
+) -> list[GroupedRow]:
+    """Each row in each group of targets, beside the reference; users stay the unit.
+
+    A user counts in each group that holds one of the user's targets, by those targets alone; their
+    ranks stay those in the whole catalogue. Arguments as of `measure_groups`.
+    """
+    parts = []
+    for number in range(len(groups.cuts) + 1):
+        mask = groups.member == number
+        user = table.user[mask]
+        parts.append(
+            {
+                cell.label: user_values(metric, user, cell.ranks[:, mask], table.history)
+                for cell in cells
+            }
+        )
+    return _rows(parts, cells, reference, alpha)
+
+
+def _rows(
+    parts: Iterable[Mapping[str, NDArray[np.float64]]],
+    cells: Sequence[Cell],
+    reference: str,
+    alpha: float,
+) -> list[GroupedRow]:
+    """Rows from the values of a group's users, (S, U of the group), by label."""
     fixed = {cell.label for cell in cells if cell.deterministic}
-    masks = [groups.member == number for number in range(len(groups.cuts) + 1)]
-    rows = []
-    for label, own in values.items():
-        differences = None
-        if label != reference and reference in values:
-            differences = tuple(
-                contrast(
-                    own[:, mask],
-                    values[reference][:, mask],
+    means: dict[str, list[float]] = {cell.label: [] for cell in cells}
+    differences: dict[str, list[Contrast]] = {cell.label: [] for cell in cells}
+    for values in parts:
+        for label, own in values.items():
+            means[label].append(float(own.mean()))
+            if label != reference and reference in values:
+                found = contrast(
+                    own,
+                    values[reference],
                     deterministic_a=label in fixed,
                     deterministic_b=reference in fixed,
                     alpha=alpha,
                 )
-                for mask in masks
-            )
-        means = tuple(float(own[:, mask].mean()) for mask in masks)
-        rows.append(GroupedRow(label, means, differences))
-    return rows
+                differences[label].append(found)
+    return [
+        GroupedRow(label, tuple(means[label]), tuple(differences[label]) or None) for label in means
+    ]

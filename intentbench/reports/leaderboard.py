@@ -1,17 +1,25 @@
 """Tables of ranks to a leaderboard: rows in order, tested, beside what others published."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from intentbench.metrics.users import primary_metric
 from intentbench.reports.cells import Cell, Result, Table, build_tables
-from intentbench.reports.groups import GroupedRow, Groups, activity_groups, measure_groups
+from intentbench.reports.groups import (
+    GroupedRow,
+    Groups,
+    activity_groups,
+    measure_groups,
+    measure_target_groups,
+    popularity_groups,
+)
 from intentbench.reports.noise import Study, measure_noise
-from intentbench.reports.plan import Plan
+from intentbench.reports.plan import REFERENCE, Plan
 from intentbench.results.record import TrialRecord
+from intentbench.stats.across import Across, compare_across
 from intentbench.stats.contrast import Contrast
 from intentbench.stats.family import Family, compare_all
 
@@ -61,8 +69,17 @@ class Row:
 
     @property
     def complete(self) -> bool:
-        """Whether every seed that was asked for is done."""
-        return len(self.records) >= len(self.seeds)
+        """Whether every seed that was asked for is done, and none that was tried has failed."""
+        if self.cell is None or self.cell.failed or not self.records:
+            return False
+        return self.cell.deterministic or {*self.seeds} <= {r.seed for r in self.records}
+
+    @property
+    def wanted(self) -> int:
+        """Number of seeds asked for or tried."""
+        if self.cell is None:
+            return len(self.seeds)
+        return len({*self.seeds, *(r.seed for r in self.cell.records + self.cell.failed)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +94,9 @@ class Section:
         noise: what noise costs the ranked rows that were measured under it.
         groups: users by activity; None where the page shows none.
         grouped: the ranked rows in each group.
+        target_groups: targets by popularity of their item; None where the page shows none, or the
+            popularity is not known.
+        target_grouped: the ranked rows in each group of targets.
     """
 
     table: Table
@@ -86,6 +106,8 @@ class Section:
     noise: tuple[Study, ...] = ()
     groups: Groups | None = None
     grouped: tuple[GroupedRow, ...] = ()
+    target_groups: Groups | None = None
+    target_grouped: tuple[GroupedRow, ...] = ()
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -108,12 +130,14 @@ class Leaderboard:
         plan: what was asked for.
         sections: one a dataset.
         absent: datasets of which there is no trial.
+        across: its ranked rows over all sections that have any; None with fewer than two of those.
     """
 
     name: str
     plan: Plan
     sections: tuple[Section, ...]
     absent: tuple[str, ...]
+    across: Across | None = None
 
     @property
     def primaries(self) -> tuple[str, ...]:
@@ -150,7 +174,27 @@ def build_leaderboard(name: str, plan: Plan, results: Iterable[Result]) -> Leade
     sections = tuple(
         _section(tables[dataset], labels, seeds, plan) for dataset in order if dataset in tables
     )
-    return Leaderboard(name, plan, sections, tuple(d for d in order if d not in tables))
+    absent = tuple(dataset for dataset in order if dataset not in tables)
+    return Leaderboard(name, plan, sections, absent, _across(sections, plan))
+
+
+def _across(sections: tuple[Section, ...], plan: Plan) -> Across | None:
+    means = {
+        section.table.dataset: {
+            row.label: row.means[section.table.primary] for row in section.rows if row.ranked
+        }
+        for section in sections
+        if any(row.ranked for row in section.rows)
+    }
+    if len(means) < 2:
+        return None
+    families = {
+        section.table.dataset: section.family for section in sections if section.family is not None
+    }
+    # A reference that lacks a dataset gives way to all pairs, as it does on that dataset.
+    everywhere = all(plan.reference in found for found in means.values())
+    reference = plan.reference if plan.family == REFERENCE and everywhere else None
+    return compare_across(means, families, ALPHA, plan.correction, reference)
 
 
 def _section(table: Table, labels: tuple[str, ...], seeds: tuple[int, ...], plan: Plan) -> Section:
@@ -162,17 +206,32 @@ def _section(table: Table, labels: tuple[str, ...], seeds: tuple[int, ...], plan
     if len(ranked) > 1:
         values = {label: table.values(cells[label].ranks, table.primary) for label in ranked}
         fixed = {label for label in ranked if cells[label].deterministic}
-        family = compare_all(values, fixed, ALPHA)
+        # Another reference than the one that was named would be chosen by the results.
+        alone = plan.family == REFERENCE and plan.reference in ranked
+        family = compare_all(
+            values, fixed, ALPHA, plan.correction, plan.reference if alone else None
+        )
     rows.sort(key=lambda row: (_group(row), -row.means.get(table.primary, 0.0), row.label))
     best = next((row.label for row in rows if row.ranked), "")
     reference = plan.reference if plan.reference in ranked else best
     measured = [row.cell for row in rows if row.ranked and row.cell]
     noise = measure_noise(table, measured, table.primary, ALPHA)
-    groups, grouped = None, []
-    if plan.groups > 1 and measured:
-        groups = activity_groups(table.user, table.key, plan.groups)
-        grouped = measure_groups(table, groups, measured, reference, table.primary, ALPHA)
-    return Section(table, tuple(rows), family, reference, noise, groups, tuple(grouped))
+    section = Section(table, tuple(rows), family, reference, noise)
+    return _grouped(section, measured, plan.groups) if plan.groups > 1 and measured else section
+
+
+def _grouped(section: Section, cells: list[Cell], count: int) -> Section:
+    """A section with its rows by activity of users and, where known, by popularity of items."""
+    table = section.table
+    rule = (section.reference, table.primary, ALPHA)
+    users = activity_groups(table.user, table.key, count)
+    rows = tuple(measure_groups(table, users, cells, *rule))
+    section = replace(section, groups=users, grouped=rows)
+    if table.popularity is None:
+        return section
+    targets = popularity_groups(table.popularity, table.user, count)
+    rows = tuple(measure_target_groups(table, targets, cells, *rule))
+    return replace(section, target_groups=targets, target_grouped=rows)
 
 
 def _group(row: Row) -> int:
@@ -200,14 +259,19 @@ def _row(table: Table, label: str, cell: Cell | None, seeds: tuple[int, ...], pl
 def find_published(record: TrialRecord, metric: str) -> dict[str, Any] | None:
     """The published figure that a trial is to be compared with.
 
-    Of those for its dataset and metric whose conditions its arguments meet, the one with the most
-    conditions, and among equals the first on the Card; None where there is none.
+    Of those that fit, the one with the most conditions, and among equals the first on the Card;
+    None where there is none.
     """
-    fitting = [
+    fitting = all_published(record, metric)
+    return max(fitting, key=lambda figure: len(figure["when"]), default=None)
+
+
+def all_published(record: TrialRecord, metric: str) -> list[dict[str, Any]]:
+    """The published figures for a trial's dataset and a metric whose conditions it meets."""
+    return [
         figure
         for figure in record.card.get("published", ())
         if figure["dataset"] == record.dataset
         and figure["metric"] == metric
         and all(record.arguments.get(name) == value for name, value in figure["when"].items())
     ]
-    return max(fitting, key=lambda figure: len(figure["when"]), default=None)

@@ -9,20 +9,42 @@ from intentbench.reports.columns import (
     FLAGS,
     Column,
     accuracy_columns,
+    code,
     percent,
     produce,
     published_columns,
     short_names,
 )
-from intentbench.reports.group_tables import group_line, group_table, groups_picture_name
+from intentbench.reports.cost_pictures import costs_line, costs_picture_name
+from intentbench.reports.critical_difference import (
+    critical_difference_picture_name,
+    has_critical_difference,
+)
+from intentbench.reports.curves import curves_line, curves_picture_name
+from intentbench.reports.group_tables import (
+    group_line,
+    group_table,
+    groups_picture_name,
+    popularity_line,
+    popularity_picture_name,
+    popularity_table,
+)
 from intentbench.reports.intent_tables import intent_tables
-from intentbench.reports.leaderboard import ALPHA, FULL_SEEDS, Leaderboard, Section
+from intentbench.reports.interval_pictures import intervals_picture_name
+from intentbench.reports.leaderboard import ALPHA, FULL_SEEDS, Leaderboard, Row, Section
 from intentbench.reports.noise_tables import (
     noise_caption,
     noise_lines,
     noise_tables,
     picture_name,
 )
+from intentbench.reports.overall import (
+    CORRECTION,
+    overall_caption,
+    overall_lines,
+    overall_table,
+)
+from intentbench.reports.plan import REFERENCE, Plan
 from intentbench.reports.provenance import (
     data_lines,
     environment_lines,
@@ -30,29 +52,39 @@ from intentbench.reports.provenance import (
     protocol_line,
     published_lines,
     resolution_line,
+    runner_up_line,
     sign_lines,
     stale_lines,
     texts_line,
 )
 from intentbench.reports.sweeps import sweep_line, sweeps_picture_name
+from intentbench.results.external import EXTERNAL
 from intentbench.stats.contrast import BORROWED, USERS_ONLY
 from intentbench.stats.effects import ROPE
 
 
-def render_markdown(board: Leaderboard) -> str:
-    """The whole page; the same leaderboard always gives the same text."""
+def render_markdown(board: Leaderboard, replaced: str = "") -> str:
+    """The whole page; the same leaderboard always gives the same text.
+
+    Args:
+        board: what it shows.
+        replaced: a line about results that stood there before; "" for none.
+    """
     lines = [f"# {board.plan.title or board.name}", ""]
     if board.preliminary:
         lines += [
             f"**Preliminary: under {FULL_SEEDS} seeds.** Orders and differences may still change.",
             "",
         ]
+    if board.plan.correction != "holm":
+        lines += [f"**Exploratory:** marks are corrected after {_correction(board.plan)}.", ""]
     for section in board.sections:
         lines += _section(section, board)
+    lines += _overall(board)
     for dataset in board.absent:
         lines += [f"## {dataset}", "", "No trial of this dataset has finished.", ""]
     lines += ["## How to read this page", ""]
-    lines += [f"- {line}" for line in _caption(board)]
+    lines += [f"- {line}" for line in [*_caption(board), replaced] if line]
     lines += ["", "## Reproduce", "", "```", *_commands(board), "```"]
     return "\n".join(lines) + "\n"
 
@@ -60,30 +92,48 @@ def render_markdown(board: Leaderboard) -> str:
 def _section(section: Section, board: Leaderboard) -> list[str]:
     accuracy = [*accuracy_columns(section), *_telling(published_columns(section))]
     lines = [f"## {section.table.dataset}", "", *_pipe_table(accuracy), ""]
+    dataset = section.table.dataset
+    if section.family:
+        picture = intervals_picture_name(board.name, dataset)
+        lines += [f"![Differences to the reference with their intervals]({picture})", ""]
     ranked = replace(section, rows=tuple(row for row in section.rows if row.ranked))
     if ranked.rows:
         cost = _telling(produce(ranked, COST))
         lines += ["Cost of a trial:", "", *_pipe_table(cost), ""]
+    if costs_line(section):
+        picture = costs_picture_name(board.name, dataset)
+        lines += [f"![Accuracy against cost, as measured on these machines]({picture})", ""]
+    if curves_line(section):
+        picture = curves_picture_name(board.name, dataset)
+        lines += [f"![Validation metric by epoch]({picture})", ""]
     for intent, columns in intent_tables(section):
         lines += [f"Prediction of the next {intent}:", "", *_pipe_table(columns), ""]
     if columns := group_table(section):
         lines += ["By activity of users:", "", *_pipe_table(columns), ""]
-        picture = groups_picture_name(board.name, section.table.dataset)
+        picture = groups_picture_name(board.name, dataset)
         lines += [f"![Difference by activity of users]({picture})", ""]
+    if columns := popularity_table(section):
+        lines += ["By popularity of the target's item:", "", *_pipe_table(columns), ""]
+        picture = popularity_picture_name(board.name, dataset)
+        lines += [f"![Difference by popularity of the target's item]({picture})", ""]
     for heading, columns in noise_tables(section):
         lines += [f"{heading}:", "", *_pipe_table(columns), ""]
     if section.noise:
-        picture = picture_name(board.name, section.table.dataset)
+        picture = picture_name(board.name, dataset)
         lines += [f"![Loss against rate of noise]({picture})", ""]
     if line := sweep_line(section):
-        picture = sweeps_picture_name(board.name, section.table.dataset)
+        picture = sweeps_picture_name(board.name, dataset)
         lines += [f"![One argument at a time]({picture})", "", line, ""]
     facts = [
         *gaps(section, board.plan.reference),
         *stale_lines(section),
+        runner_up_line(section),
         resolution_line(section),
         *published_lines(section),
+        costs_line(section),
+        curves_line(section),
         group_line(section),
+        popularity_line(section),
         *noise_lines(section),
         *sign_lines(section),
         protocol_line(section),
@@ -92,6 +142,19 @@ def _section(section: Section, board: Leaderboard) -> list[str]:
         *environment_lines(section),
     ]
     return [*lines, *(f"- {fact}" for fact in facts if fact), ""]
+
+
+def _overall(board: Leaderboard) -> list[str]:
+    """All datasets together, where there are several."""
+    facts = overall_lines(board)
+    if not facts:
+        return []
+    table = overall_table(board)
+    body = [*_pipe_table(table), ""] if table else []
+    if has_critical_difference(board.across):
+        picture = critical_difference_picture_name(board.name)
+        body += [f"![Mean ranks over datasets, and which are not separated]({picture})", ""]
+    return ["## Overall", "", *body, *(f"- {fact}" for fact in facts), ""]
 
 
 def _telling(columns: list[Column]) -> list[Column]:
@@ -118,16 +181,19 @@ def _caption(board: Leaderboard) -> list[str]:
     sets = [section.table.history == SETS for section in board.sections]
     mixed = "test targets (users, where their held-out items are a set)"
     unit = "users" if all(sets) else mixed if any(sets) else "test targets"
+    tiers = (
+        f"Tier: a shared rank by {name}. The highest model opens a tier and takes in every model "
+        "not separated from it; members are tied with the tier's first, not with one another."
+    )
     lines = [
         f"Means over all {unit} and seeds, ± standard deviation over seeds (n - 1). **Best**, "
         "<ins>second</ins>. A seed covers initialisation, order of batches, augmentation and "
         "negatives; the split and the tuning are fixed. Deterministic methods run once.",
-        f"Tier: a shared rank by {name}. The highest model opens a tier and takes in every model "
-        "not separated from it; members are tied with the tier's first, not with one another.",
+        *([] if board.plan.family == REFERENCE else [tiers]),
         f"Difference: mean / mean of the reference - 1 in {name}, with its {percent(1 - ALPHA)} "
-        "interval over users and seeds, not corrected. The mark behind it is corrected (Holm over "
-        f"all pairs of models of the dataset, alpha = {ALPHA:g} for the whole family), so it may "
-        "say `=` where the interval excludes 0. The other metrics carry no marks.",
+        f"interval over users and seeds, not corrected. The mark behind it is corrected "
+        f"({_correction(board.plan)}), so it may say `=` where the interval excludes 0. The other "
+        "metrics carry no marks.",
         f"Marks: `^` better, `v` worse, `=` not separated, `~` separated, but by less than "
         f"{percent(ROPE)}.",
         f"Users won / tied / lost: for whom {name}, averaged over seeds, is higher than, equal to "
@@ -155,6 +221,8 @@ def _caption(board: Leaderboard) -> list[str]:
             f"{FLAGS[USERS_ONLY]} users only, seeds unknown: a stochastic model with one seed and "
             "none to borrow from; the interval is too narrow and no mark or tier follows from it."
         )
+    if line := overall_caption(board):
+        lines.append(line)
     if any(row.ceiling for section in board.sections for row in section.rows):
         lines.append(
             "Ceiling: the Bayes-best ranker, which knows how the data were generated. No method "
@@ -163,6 +231,42 @@ def _caption(board: Leaderboard) -> list[str]:
     return lines
 
 
+def _correction(plan: Plan) -> str:
+    """Over what p-values are corrected, how, and what that holds."""
+    pairs = "all pairs of models of the dataset"
+    if plan.family == REFERENCE:
+        pairs = (
+            f"the models of the dataset against {code(plan.reference)} (over {pairs} where that "
+            "has no result)"
+        )
+    holds = (
+        f"alpha = {ALPHA:g} for the whole family"
+        if plan.correction == "holm"
+        else f"at most {percent(ALPHA)} of the marks are false on average; a table may have one"
+    )
+    return f"{CORRECTION[plan.correction]} over {pairs}, {holds}"
+
+
 def _commands(board: Leaderboard) -> list[str]:
     again = f"intentbench report leaderboards/ranks/{board.name}   # this page, from stored ranks"
-    return [board.plan.command, again] if board.plan.command else [again]
+    commands = [board.plan.command, again] if board.plan.command else [again]
+    for section in board.sections:
+        for row in section.rows:
+            if row.ranked and row.records[0].method != EXTERNAL:  # others cannot be run here
+                return [*commands, *_cell_commands(board, section.table.dataset, row)]
+    return commands
+
+
+def _cell_commands(board: Leaderboard, dataset: str, row: Row) -> list[str]:
+    """One cell anew, by example: what the spec has there, and what was published there."""
+    seed = row.records[0].seed
+    cell = f"intentbench run --reproduce {board.name}/{dataset}/{row.label}/{seed}"
+    lines = [
+        "",
+        "# one cell, this one for example: trained again, compared with its ranks",
+        cell,
+    ]
+    if board.plan.command:
+        chosen = f"--datasets {dataset} --models {row.label} --seeds {seed}"
+        lines += ["# and as the spec has it now", f"{board.plan.command} {chosen}"]
+    return lines

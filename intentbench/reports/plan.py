@@ -1,7 +1,17 @@
 """What a benchmark asked for, as far as its page needs to know."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
+
+from datamodules.errors import RequestError
+from intentbench.stats.correction import Method
+
+PAIRS, REFERENCE = "pairs", "reference"
+FAMILIES = (PAIRS, REFERENCE)
+"""What is tested on a dataset: all pairs of models, or each against the reference alone."""
+
+CORRECTIONS: tuple[Method, ...] = get_args(Method)
+"""Of p-values within a family: Holm, or Benjamini and Hochberg's, for exploring only."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +26,8 @@ class Plan:
         seeds: of stochastic methods.
         command: what runs the benchmark again.
         groups: groups of users by activity that are shown; 0 or 1 shows none.
+        family: of `FAMILIES`; that of the reference needs one.
+        correction: of `CORRECTIONS`.
         code: label to fingerprint of its code today; a cell made with other code is called stale.
     """
 
@@ -26,13 +38,28 @@ class Plan:
     seeds: tuple[int, ...] = ()
     command: str = ""
     groups: int = 0
+    family: str = PAIRS
+    correction: Method = "holm"
     code: dict[str, str] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        """Check what is tested.
+
+        Raises:
+            RequestError: no such family or correction, or no reference to test against.
+        """
+        for name, allowed in (("family", FAMILIES), ("correction", CORRECTIONS)):
+            if (given := getattr(self, name)) not in allowed:
+                raise RequestError(f"{name}: expected {' or '.join(allowed)}, found {given!r}")
+        if self.family == REFERENCE and not self.reference:
+            raise RequestError("family: reference: name a row as reference, or test all pairs")
+
     def to_json(self) -> dict[str, Any]:
-        """As a file has it; groups are said where there are some."""
+        """As a file has it; groups, family and correction are said where they are not the rule."""
         fields = asdict(self)
-        if not self.groups:
-            del fields["groups"]
+        for name in ("groups", "family", "correction"):
+            if fields[name] == getattr(Plan, name):
+                del fields[name]
         return fields
 
     @classmethod

@@ -6,9 +6,10 @@ from typing import Any
 
 from intentbench.metrics.users import SETS
 from intentbench.reports.cells import INPUTS, Cell, shared_protocol
-from intentbench.reports.columns import code, percent, short_name
-from intentbench.reports.leaderboard import Row, Section
+from intentbench.reports.columns import code, flags, interval, percent, short_name
+from intentbench.reports.leaderboard import Row, Section, all_published
 from intentbench.results.record import TrialRecord
+from intentbench.stats.effects import ROPE
 
 EXPLAIN = 0.05
 """Relative difference to a published figure from which known deviations are printed."""
@@ -45,7 +46,7 @@ def _gap(row: Row) -> str:
     absent = [str(seed) for seed in row.seeds if seed not in present | failed.keys()]
     if absent:
         reasons.append(f"seed {', '.join(absent)} not run")
-    return f"{code(row.label)}: {len(row.records)}/{len(row.seeds)} seeds; {'; '.join(reasons)}."
+    return f"{code(row.label)}: {len(row.records)}/{row.wanted} seeds; {'; '.join(reasons)}."
 
 
 def stale_lines(section: Section) -> list[str]:
@@ -63,6 +64,29 @@ def stale_lines(section: Section) -> list[str]:
             "though the method does not say that it is deterministic."
         )
     return lines
+
+
+def runner_up_line(section: Section) -> str:
+    """Whether the first row is separated from the second; "" where there is no second."""
+    family = section.family
+    if family is None or family.runner_up is None:
+        return ""
+    first, second = family.runner_up
+    contrast, p = family.contrasts[first, second], family.adjusted[first, second]
+    verdict = {
+        "": "not tested",
+        "=": "not separated",
+        "~": f"separated, but by less than {percent(ROPE)}",
+    }.get(family.mark(first, second), "separated")
+    end = f" {flags(contrast)}".rstrip() if p is None else f" (corrected p {_p(p)})"
+    return (
+        f"First against second in {short_name(section.table.primary)}: {code(first)} "
+        f"{interval(contrast, ' %')} against {code(second)}, {verdict}{end}."
+    )
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
 
 
 def resolution_line(section: Section) -> str:
@@ -97,6 +121,9 @@ def published_lines(section: Section) -> list[str]:
                 far |= abs(row.means[metric] / figure["value"] - 1) > EXPLAIN
         for source, metrics in sources.items():
             lines.append(f"Published {' and '.join(metrics)} of {code(row.label)}: {source}.")
+        ranges = [_range(row, metric) for metric in section.table.headline]
+        if stated := [text for text in ranges if text]:
+            lines.append(f"Published figures of {code(row.label)} differ: {'; '.join(stated)}.")
         if far:
             known = [text.rstrip(".") for text in row.records[0].card.get("deviations", ())]
             lines.append(
@@ -104,6 +131,24 @@ def published_lines(section: Section) -> list[str]:
                 f"{'; '.join(known) or 'none'}."
             )
     return lines
+
+
+def published_range(row: Row, metric: str) -> tuple[float, float] | None:
+    """The lowest and the highest published figure that fit a row; None where all are one."""
+    found = [figure["value"] for figure in _fitting(row, metric)]
+    return (min(found), max(found)) if len(set(found)) > 1 else None
+
+
+def _fitting(row: Row, metric: str) -> list[dict[str, Any]]:
+    return all_published(row.records[0], metric) if row.records else []
+
+
+def _range(row: Row, metric: str) -> str:
+    """A range of published figures, and how many there are; "" where there is none."""
+    if (ends := published_range(row, metric)) is None:
+        return ""
+    low, high = ends
+    return f"{short_name(metric)} {low:.4f} to {high:.4f} ({len(_fitting(row, metric))} figures)"
 
 
 def sign_lines(section: Section) -> list[str]:

@@ -9,9 +9,23 @@ from pathlib import Path
 from datamodules.errors import RequestError
 from intentbench.reports.archive import read_archive, write_archive
 from intentbench.reports.cells import Result, build_tables, read_results
+from intentbench.reports.cost_pictures import cost_points, costs_picture_name, draw_costs
+from intentbench.reports.critical_difference import (
+    critical_difference_picture_name,
+    draw_critical_difference,
+    has_critical_difference,
+)
+from intentbench.reports.curves import curves_picture_name, draw_curves, has_curves
 from intentbench.reports.exports import render_csv, render_json
-from intentbench.reports.group_tables import draw_groups, groups_picture_name
-from intentbench.reports.leaderboard import build_leaderboard
+from intentbench.reports.group_tables import (
+    draw_groups,
+    draw_popularity,
+    groups_picture_name,
+    popularity_picture_name,
+)
+from intentbench.reports.history import history_line, read_history
+from intentbench.reports.interval_pictures import draw_intervals, intervals_picture_name
+from intentbench.reports.leaderboard import Leaderboard, build_leaderboard
 from intentbench.reports.markdown import render_markdown
 from intentbench.reports.noise_tables import draw_noise, picture_name
 from intentbench.reports.plan import Plan
@@ -27,11 +41,8 @@ def publish(runs: Path, name: str, out: Path, plan: Plan | None = None) -> list[
 
     Args:
         runs: root of runs, or a folder in it.
-        name: of the leaderboard; its files are `<out>/<name>.md`, `.csv`, `.json`,
-            `<name>.<dataset>.noise.svg` where rows were measured under noise,
-            `<name>.<dataset>.groups.svg` where groups of users are shown,
-            `<name>.<dataset>.sweeps.svg` where rows differ in one number alone, and
-            `<out>/ranks/<name>/`.
+        name: of the leaderboard; its files are `<out>/<name>.md`, `.csv`, `.json`, the pictures
+            that `make_pictures` tells of, and `<out>/ranks/<name>/`.
         out: folder of all leaderboards.
         plan: what the benchmark asked for; None takes everything from the trials.
 
@@ -83,17 +94,42 @@ def make_pages(folder: Path) -> dict[str, bytes]:
     """
     name, plan, results = read_archive(folder)
     board = build_leaderboard(name, plan, results)
+    replaced = history_line(read_history(folder))
     pages = {
-        f"{name}.md": render_markdown(board).encode(),
+        f"{name}.md": render_markdown(board, replaced).encode(),
         f"{name}.csv": render_csv(board).encode(),
         f"{name}.json": render_json(board).encode(),
     }
+    return pages | make_pictures(board)
+
+
+def make_pictures(board: Leaderboard) -> dict[str, bytes]:
+    """Name and content of every picture of a leaderboard.
+
+    `<name>.<dataset>.intervals.svg` where rows are compared, `.costs.svg` where `FEWEST` and more
+    have a cost, `.curves.svg` where a trial kept its validations, `.noise.svg` where rows were
+    measured under noise, `.groups.svg` where groups of users are shown, `.popularity.svg` where
+    groups of targets are, `.sweeps.svg` where rows differ in one number alone;
+    `<name>.critical-difference.svg` where all pairs were tested over datasets.
+    """
+    pictures = {}
+    name = board.name
+    if has_critical_difference(board.across):
+        pictures[critical_difference_picture_name(name)] = draw_critical_difference(board.across)
     for section in board.sections:
         dataset = section.table.dataset
+        if section.family:
+            pictures[intervals_picture_name(name, dataset)] = draw_intervals(section)
+        if cost_points(section):
+            pictures[costs_picture_name(name, dataset)] = draw_costs(section)
+        if has_curves(section):
+            pictures[curves_picture_name(name, dataset)] = draw_curves(section)
         if section.noise:
-            pages[picture_name(name, dataset)] = draw_noise(section)
+            pictures[picture_name(name, dataset)] = draw_noise(section)
         if section.groups:
-            pages[groups_picture_name(name, dataset)] = draw_groups(section)
+            pictures[groups_picture_name(name, dataset)] = draw_groups(section)
+        if section.target_groups:
+            pictures[popularity_picture_name(name, dataset)] = draw_popularity(section)
         if find_sweeps(section):
-            pages[sweeps_picture_name(name, dataset)] = draw_sweeps(section)
-    return pages
+            pictures[sweeps_picture_name(name, dataset)] = draw_sweeps(section)
+    return pictures

@@ -53,6 +53,9 @@ class TrialRecord:
         metrics: test means by name ("ndcg@10").
         validation: the best epoch's validation means.
         best_epoch: counted from 0; -1 without epochs.
+        curve: the monitored metric at each validation, to 6 digits after the point; `training`
+            says what is monitored and how many epochs lie between. Empty without epochs, and in
+            records from before there were curves.
         cost: what it cost.
         environment: versions, commit, device, threads.
         code: fingerprint of the method's source and all it imports inside the package.
@@ -94,13 +97,14 @@ class TrialRecord:
     signs: list[str] = field(default_factory=list)
     noise: list[dict[str, Any]] = field(default_factory=list)
     intents: dict[str, float] = field(default_factory=dict)
+    curve: list[float] = field(default_factory=list)
     finished: str = ""
     schema: int = SCHEMA
 
     def to_json(self) -> str:
         """The record as indented JSON, without what only some methods or trials have."""
         content = asdict(self)
-        for name in ("noise", "intents"):
+        for name in ("noise", "intents", "curve"):
             if not content[name]:  # older records did not have it
                 del content[name]
         return json.dumps(content, indent=1, sort_keys=True)

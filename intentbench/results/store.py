@@ -8,6 +8,7 @@ short.
 
 import io
 import os
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -26,6 +27,10 @@ CONFIG, RESULT, RANKS, NOISE_RANKS, CHECKPOINT, LOG = (
     "log.txt",
 )
 """Names of the files of a trial."""
+
+
+DAMAGED = (OSError, EOFError, ValueError, KeyError, RuntimeError, BadZipFile, zlib.error)
+"""What NumPy and zipfile raise on a damaged file of arrays."""
 
 
 class RecordError(RequestError):
@@ -191,5 +196,5 @@ def _load(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.integer]]:
         # Opened here: NumPy leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except DAMAGED as error:
         raise RequestError(f"{path}: no readable ranks ({error}); run the trial again") from None

@@ -1,4 +1,4 @@
-"""What a trial observes of itself while it trains: recall, epochs, seconds, the best validation."""
+"""What a trial observes of itself while it trains: recall, epochs, seconds, validations."""
 
 import json
 import time
@@ -37,7 +37,7 @@ class UserRecall(Callback):
 
 
 class EpochWatch(Callback):
-    """Times training epochs without their validation, and keeps the best validation's metrics.
+    """Times training epochs without their validation, and keeps what validations came to.
 
     Args:
         folder: gets `progress.json` after each epoch; no durability, it only feeds the display.
@@ -48,6 +48,7 @@ class EpochWatch(Callback):
         epochs: how many there were.
         best: metrics of the best validation.
         best_epoch: its epoch, counted from 0; -1 before the first.
+        curve: the monitored metric at each validation of the fit.
     """
 
     def __init__(self, folder: Path, monitor: str) -> None:
@@ -57,6 +58,7 @@ class EpochWatch(Callback):
         self.epochs = 0
         self.best: dict[str, float] = {}
         self.best_epoch = -1
+        self.curve: list[float] = []
         self._started: float | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,6 +90,8 @@ class EpochWatch(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the best metrics; of equals the earliest, as `ModelCheckpoint` does."""
         found = validation_metrics(trainer.callback_metrics)
+        if trainer.state.fn == "fit":
+            self.curve.append(found[self.monitor])
         if found[self.monitor] > self.best.get(self.monitor, -1.0):
             self.best, self.best_epoch = found, trainer.current_epoch
 

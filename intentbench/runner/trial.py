@@ -167,6 +167,7 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
         },
         validation=validation,
         best_epoch=watch.best_epoch if model.CARD.gradient else -1,
+        curve=[round(value, 6) for value in watch.curve],
         cost=cost,
         signs=signs.signs,
         intents=model.intent_metrics if isinstance(model, EventRecommender) else {},

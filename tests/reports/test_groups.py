@@ -1,4 +1,4 @@
-"""Groups of users by activity: the rule, the rows, and what the page shows."""
+"""Groups of users by activity, of targets by popularity: the rule, the rows, what a page shows."""
 
 import json
 import xml.etree.ElementTree as ElementTree
@@ -8,11 +8,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from datamodules.errors import RequestError
 from datamodules.prepare import prepare
-from datamodules.prepared import TEST, load_prepared
+from datamodules.prepared import TEST, TRAIN, load_prepared
 from intentbench.cli import main
+from intentbench.commands.publishing import target_popularity
+from intentbench.contracts.data import planted_cycles
+from intentbench.metrics.users import user_values
 from intentbench.reports.archive import read_archive
-from intentbench.reports.groups import activity_groups, measure_groups
+from intentbench.reports.groups import (
+    activity_groups,
+    measure_groups,
+    measure_target_groups,
+    popularity_groups,
+)
 from intentbench.reports.leaderboard import build_leaderboard
 from intentbench.reports.plan import Plan
 from intentbench.reports.publish import publish_results
@@ -52,6 +61,73 @@ def test_users_alike_are_one_group() -> None:
     groups = activity_groups(np.arange(50), np.full(50, 7), 4)
     assert groups.cuts == ()
     assert groups.sizes == (50,)
+
+
+def test_a_group_of_one_user_joins_a_neighbour() -> None:
+    # the last user has as many events as all others together
+    groups = activity_groups(np.arange(9), np.array([4] * 8 + [39]), 2)
+    assert groups.sizes == (9,)
+    groups = activity_groups(np.arange(10), np.array([1, 1, 3, 3, 3, 3, 3, 3, 3, 60]), 3)
+    assert all(size > 1 for size in groups.sizes)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_groups_of_targets_equal_a_loop(count: int) -> None:
+    random = np.random.default_rng(count)
+    popularity, user = random.geometric(0.05, 400), np.sort(random.integers(0, 90, 400))
+    groups = popularity_groups(popularity, user, count)
+    ordered = sorted(popularity.tolist())
+    passed = [next(i for i in range(400) if i + 1 >= 400 * g / count) for g in range(1, count)]
+    cuts = sorted({ordered[place] for place in passed})
+    assert groups.cuts == tuple(cuts)
+    assert groups.member.tolist() == [sum(one > cut for cut in cuts) for one in popularity]
+    assert sum(groups.sizes) == 400
+
+
+def test_targets_of_a_group_are_judged_alone() -> None:
+    section = build_leaderboard("sets", PLAN, trials()).sections[0]
+    table = section.table
+    popularity = np.random.default_rng(0).integers(0, 30, len(table.user))
+    groups = popularity_groups(popularity, table.user, 3)
+    rows = measure_target_groups(table, groups, table.cells, "item_knn", "recall@20", 0.05)
+    for number in range(3):
+        mask = groups.member == number
+        users = table.user[mask]
+        values = {
+            cell.label: user_values("recall@20", users, cell.ranks[:, mask], "train")
+            for cell in table.cells
+        }
+        assert values["item_knn"].shape[1] == len(np.unique(users)) < table.n_users
+        hits = [
+            np.mean([table.cells[0].ranks[0][mask & (table.user == one)] <= 20])
+            for one in np.unique(users)
+        ]
+        assert rows[0].means[number] == pytest.approx(np.mean(hits))
+        for cell, row in zip(table.cells, rows, strict=True):
+            assert row.means[number] == pytest.approx(values[cell.label].mean())
+            if row.differences is not None:
+                found = contrast(
+                    values[cell.label],
+                    values["item_knn"],
+                    deterministic_a=cell.deterministic,
+                    deterministic_b=True,
+                )
+                assert row.differences[number] == found
+
+
+def test_popularity_of_targets_equals_a_loop() -> None:
+    data = planted_cycles()
+    offsets, items = data.offsets.tolist(), data.items.tolist()
+    events = np.flatnonzero(data.split.numpy() == TEST)
+    user = np.searchsorted(data.offsets.numpy(), events, side="right") - 1
+    key = events - data.offsets.numpy()[user]
+    training = [item for item, of in zip(items, data.split.tolist(), strict=True) if of == TRAIN]
+    expected = [
+        training.count(items[offsets[one] + place])
+        for one, place in zip(user.tolist(), key.tolist(), strict=True)
+    ]
+    assert target_popularity(data, user, key).tolist() == expected
+    assert len(set(expected)) > 1
 
 
 @pytest.mark.parametrize(
@@ -113,3 +189,37 @@ def test_page_has_groups_where_they_are_asked_for(tmp_path: Path) -> None:
     assert "By activity" not in (tmp_path / "sets.md").read_text(encoding="utf-8")
     assert main(["report", str(ranks), "-o", str(tmp_path), "--groups", "3"]) == 0
     assert (tmp_path / "sets.md").read_text(encoding="utf-8") == page
+
+
+def test_page_has_groups_of_targets_where_popularity_is_known(tmp_path: Path) -> None:
+    def popular(ranks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {**ranks, "popularity": 1 + ranks["key"] % 7}
+
+    known = [(record, popular(ranks)) for record, ranks in trials() if ranks is not None]
+    # as where some rows are kept from a page of before
+    mixed = [known[0], *trials()[1:]]
+    pages = []
+    for folder, results in ((tmp_path / "known", known), (tmp_path / "mixed", mixed)):
+        publish_results(results, "sets", folder, PLAN)
+        pages.append((folder / "sets.md").read_text(encoding="utf-8"))
+    assert pages[0] == pages[1]
+    assert "By popularity of the target's item:" in pages[0]
+    assert "(sets.yelp-cf.popularity.svg)" in pages[0]
+    found = json.loads((tmp_path / "known" / "sets.json").read_text(encoding="utf-8"))
+    groups = found["datasets"][0]["popularity"]
+    assert sum(groups["targets"]) == len(trials()[0][1]["user"])  # type: ignore[index]
+    assert len(groups["rows"]["item_knn"]["means"]) == len(groups["targets"])
+    picture = tmp_path / "known" / "sets.yelp-cf.popularity.svg"
+    assert b"training interactions of their item" in picture.read_bytes()
+    # the archive keeps it
+    ranks = tmp_path / "known" / "ranks" / "sets"
+    again = tmp_path / "again"
+    assert main(["report", str(ranks), "-o", str(again)]) == 0
+    assert (again / "sets.md").read_text(encoding="utf-8") == pages[0]
+    assert (again / picture.name).read_bytes() == picture.read_bytes()
+    results = read_archive(ranks)[2]
+    assert all((one["popularity"] == 1 + one["key"] % 7).all() for _, one in results if one)
+    three, two = np.arange(3), np.arange(2)
+    np.savez(ranks / "yelp-cf.npz", user=three, key=three, popularity=two)
+    with pytest.raises(RequestError, match="no readable leaderboard ranks"):
+        read_archive(ranks)

@@ -1,9 +1,13 @@
+import csv
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from datamodules.errors import RequestError
 from intentbench.reports.cells import read_results
 from intentbench.reports.columns import (
     COST,
@@ -13,9 +17,17 @@ from intentbench.reports.columns import (
     published_columns,
     users,
 )
-from intentbench.reports.leaderboard import Leaderboard, Section, build_leaderboard, find_published
+from intentbench.reports.exports import FIELDS, render_csv, render_json
+from intentbench.reports.leaderboard import (
+    Leaderboard,
+    Section,
+    all_published,
+    build_leaderboard,
+    find_published,
+)
 from intentbench.reports.markdown import render_markdown
 from intentbench.reports.plan import Plan
+from intentbench.reports.provenance import runner_up_line
 from tests.reports.fake_runs import (
     GRU,
     KNN,
@@ -97,6 +109,14 @@ def test_missing_cells_are_rows_without_rank(tmp_path: Path) -> None:
         assert column(toys, heading)["bpr_mf"] == column(toys, heading)["gru4rec"] == "-"
 
 
+def test_a_failed_seed_shows_though_others_make_up_the_number(tmp_path: Path) -> None:
+    write_runs(tmp_path, [KNN, SASREC], seeds=(0, 1, 3, 4))
+    write_failure(tmp_path, SASREC, "beauty", 2, "out of memory")
+    found = board(tmp_path, Plan(seeds=(0, 1, 2)))
+    assert column(found.sections[0], "seeds") == {"sasrec_ce_all": "4/5", "item_knn": "1"}
+    assert "seed 2 failed: `out of memory`" in render_markdown(found)
+
+
 def test_single_seeds_are_flagged(tmp_path: Path) -> None:
     write_runs(tmp_path, [KNN, SASREC])
     write_trial(tmp_path, GRU, "beauty", 0)
@@ -114,6 +134,122 @@ def test_published_figure_is_the_most_specific_that_fits() -> None:
     assert find_published(variant, "hit_rate@10") is None
     elsewhere = fake_record(SASREC, "toys", 0, np.ones(3, dtype=np.int64))
     assert find_published(elsewhere, "ndcg@10") is None
+
+
+def test_a_range_is_stated_where_published_figures_differ(tmp_path: Path) -> None:
+    write_runs(tmp_path, [KNN, SASREC, SASREC_BCE])
+    record = fake_record(SASREC, "beauty", 0, np.ones(3, dtype=np.int64))
+    assert [figure["value"] for figure in all_published(record, "ndcg@10")] == [0.3, 0.415]
+    found = board(tmp_path)
+    page = render_markdown(found)
+    line = "- Published figures of `sasrec_ce_all` differ: NDCG@10 0.3000 to 0.4150 (2 figures).\n"
+    assert line in page
+    assert page.count("differ: ") == 1  # HR@10 and the other row have one figure each
+    rows = json.loads(render_json(found))["datasets"][0]["rows"]
+    ranges = {row["label"]: row["metrics"]["ndcg@10"].get("published_range") for row in rows}
+    assert ranges == {"sasrec_ce_all": [0.3, 0.415], "sasrec_bce1": None, "item_knn": None}
+
+
+def test_the_first_row_is_tested_against_the_second(tmp_path: Path) -> None:
+    write_runs(tmp_path, [POPULARITY, KNN, SASREC])
+    (section,) = board(tmp_path, Plan(reference="popularity")).sections
+    assert section.family is not None
+    contrast = section.family.contrasts["sasrec_ce_all", "item_knn"]
+    p = section.family.adjusted["sasrec_ce_all", "item_knn"]
+    assert contrast.relative is not None
+    assert contrast.relative_low is not None
+    assert contrast.relative_high is not None
+    assert p is not None
+    low, high = 100 * contrast.relative_low, 100 * contrast.relative_high
+    assert runner_up_line(section) == (
+        f"First against second in NDCG@10: `sasrec_ce_all` {100 * contrast.relative:+.1f} "
+        f"[{low:+.1f}, {high:+.1f}] % against `item_knn`, separated (corrected p below 0.001)."
+    )
+    assert p < 0.001
+
+
+def test_the_first_row_may_not_be_separated_or_not_be_tested(tmp_path: Path) -> None:
+    write_runs(tmp_path / "near", [KNN, SASREC, SASREC_BCE], n_users=20)
+    (near,) = board(tmp_path / "near").sections
+    assert near.family is not None
+    p = near.family.adjusted["sasrec_ce_all", "sasrec_bce1"]
+    assert f"against `sasrec_bce1`, not separated (corrected p {p:.3f})." in runner_up_line(near)
+    write_runs(tmp_path / "single", [KNN, SASREC], seeds=[0])
+    (single,) = board(tmp_path / "single").sections
+    assert runner_up_line(single).endswith("against `item_knn`, not tested ‡.")
+    write_runs(tmp_path / "alone", [KNN])
+    (alone,) = board(tmp_path / "alone").sections
+    assert runner_up_line(alone) == ""
+
+
+def test_a_page_may_be_tested_against_its_reference_alone(tmp_path: Path) -> None:
+    write_runs(tmp_path, [POPULARITY, KNN, SASREC, GRU])
+    write_runs(tmp_path, [POPULARITY, SASREC], ["toys"])
+    found = board(tmp_path, Plan(reference="item_knn", family="reference"))
+    beauty, toys = found.sections
+    assert beauty.family is not None
+    assert (beauty.family.reference, beauty.family.n_tests) == ("item_knn", 3)
+    assert toys.family is not None
+    assert (toys.family.reference, toys.family.n_tests) == (None, 1)  # it has no result there
+    headings = [heading for heading, _ in accuracy_columns(beauty)]
+    assert "tier" not in headings
+    page = render_markdown(found)
+    assert "Holm over the models of the dataset against `item_knn` (over all pairs" in page
+    assert "\n- Tier: " not in page
+    content = json.loads(render_json(found))
+    assert (content["family"], content["plan"]["family"]) == ("reference", "reference")
+    assert [row["tier"] for row in content["datasets"][0]["rows"]] == [None] * 4
+
+
+def test_a_page_for_exploring_says_so(tmp_path: Path) -> None:
+    write_runs(tmp_path, [POPULARITY, KNN, SASREC, GRU, SASREC_BCE])
+    usual, explored = board(tmp_path), board(tmp_path, Plan(correction="bh"))
+    assert "Exploratory" not in render_markdown(usual)
+    assert "**Exploratory:** marks are corrected after Benjamini-Hochberg" in render_markdown(
+        explored
+    )
+    columns = {
+        p: list(csv.DictReader(io.StringIO(render_csv(found))))
+        for p, found in (("p_holm", usual), ("p_bh", explored))
+    }
+    assert tuple(columns["p_holm"][0]) == FIELDS
+    assert "p_holm" not in columns["p_bh"][0]
+    pairs = [
+        (float(holm["p_holm"]), float(bh["p_bh"]))
+        for holm, bh in zip(columns["p_holm"], columns["p_bh"], strict=True)
+        if holm["p_holm"]
+    ]
+    assert len(pairs) == 4
+    assert all(bh <= holm for holm, bh in pairs)
+    assert json.loads(render_json(explored))["correction"] == "bh"
+
+
+def test_a_plan_says_only_what_is_not_the_rule() -> None:
+    assert not {"groups", "family", "correction"} & Plan().to_json().keys()
+    special = Plan(reference="a", family="reference", correction="bh", groups=3)
+    assert Plan.from_json(json.loads(json.dumps(special.to_json()))) == special
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"family": "some"}, "family: expected pairs or reference, found 'some'"),
+        ({"correction": "fdr"}, "correction: expected holm or bh, found 'fdr'"),
+        ({"family": "reference"}, "name a row as reference"),
+    ],
+)
+def test_a_plan_that_cannot_be_tested_is_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Plan.from_json(Plan().to_json() | settings)
+
+
+def test_the_page_says_how_to_make_one_cell_again(tmp_path: Path) -> None:
+    write_runs(tmp_path, [KNN, SASREC], seeds=[3, 4, 5])
+    page = render_markdown(board(tmp_path, Plan(command="intentbench run board.yaml")))
+    assert "\nintentbench run --reproduce board/beauty/sasrec_ce_all/3\n" in page
+    chosen = "--datasets beauty --models sasrec_ce_all --seeds 3"
+    assert f"\nintentbench run board.yaml {chosen}\n" in page
+    assert "--datasets" not in render_markdown(board(tmp_path))
 
 
 def test_preliminary_is_a_matter_of_stochastic_seeds(tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ def test_watch_keeps_the_epoch_of_the_best_recall(tmp_path: Path) -> None:
     recalls = [logged["recall@20"] for logged in recorder.logged]
     assert watch.best_epoch == int(np.argmax(recalls))
     assert watch.best["recall@20"] == max(recalls)
+    assert watch.curve == recalls
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")
@@ -184,6 +185,9 @@ def test_trial_on_sets_records_recall_and_ndcg_of_users(
     assert isinstance(model, Toy)
     assert record.metrics == pytest.approx(slow_means(model, data, TEST), abs=1e-9)
     assert tuple(record.metrics) == metric_names("train")
+    assert len(record.curve) == 4
+    assert record.curve[record.best_epoch] == max(record.curve)
+    assert max(record.curve) == pytest.approx(record.validation["recall@20"], abs=1e-6)
     assert tuple(record.noise[0]["metrics"]) == metric_names("train")
     validation = slow_means(model, data, VALID)
     for name in RECALLS:
