@@ -17,7 +17,7 @@ def slug(name: str) -> str:
     >>> slug("beauty-first"), slug("ml-100k-cf")
     ('beauty-first', 'ml-100k-cf')
     >>> slug("../a b")
-    'a-b-3cda0d9a'
+    'a-b-2c2c791a'
     """
     if _PLAIN.fullmatch(name):
         return name
