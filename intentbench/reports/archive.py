@@ -121,9 +121,20 @@ def read_archive(folder: Path) -> tuple[str, Plan, list[Result]]:
         results = [
             result for path in sorted(folder.glob("*/*.json")) for result in _read_cell(path)
         ]
+        for name in [
+            board["name"],
+            *(n for r, _ in results for n in (r.dataset, r.label, r.trial)),
+        ]:
+            _check_name(name)
         return board["name"], Plan.from_json(board["plan"]), results
     except (*DAMAGED, TypeError) as error:
         raise RequestError(f"{folder}: no readable leaderboard ranks ({error})") from None
+
+
+def _check_name(name: str) -> None:
+    """Names become parts of paths: an archive of somebody else's must not write elsewhere."""
+    if not name or name.startswith(".") or not {"/", "\\", "\0"}.isdisjoint(name):
+        raise ValueError(f"{name!r} is no name")
 
 
 def restore_trials(folder: Path, runs: Path) -> tuple[int, int]:

@@ -263,3 +263,15 @@ def test_a_publishing_that_fails_leaves_what_was_published(
     folder.rename(folder.with_name(".board.old"))
     publish(runs / "beauty" / "item_knn", "board", tmp_path)
     assert "sasrec_ce_all" in (folder / "history.json").read_text()
+
+
+@pytest.mark.parametrize("part", ["dataset", "label", "trial"])
+def test_names_that_lead_elsewhere_are_refused(runs: Path, tmp_path: Path, part: str) -> None:
+    publish(runs, "board", tmp_path)
+    file = tmp_path / "ranks" / "board" / "beauty" / "item_knn.json"
+    records = json.loads(file.read_text())
+    records[0][part] = "../../elsewhere"
+    file.write_text(json.dumps(records))
+    with pytest.raises(RequestError, match="elsewhere' is no name"):
+        restore_trials(tmp_path / "ranks" / "board", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
