@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from intentbench.results.record import ORACLE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
     from intentbench.results.record import TrialRecord
     from intentbench.runner.grid import GridResult
     from intentbench.spec import BenchmarkSpec
-
-ORACLE = "oracle"
-"""Label and method of the row that no method can pass; synthetic data only."""
 
 
 def publish_benchmark(

@@ -69,9 +69,9 @@ def reproduce(options: argparse.Namespace) -> int:
 def _find_cell(name: str, leaderboards: Path) -> "tuple[list[Result], Result]":
     """The results of a board, and the one that BOARD/DATASET/LABEL/SEED names."""
     from intentbench.reports.archive import read_archive
-    from intentbench.reports.cells import ORACLE
     from intentbench.reports.publish import RANKS
     from intentbench.results.external import EXTERNAL
+    from intentbench.results.record import ORACLE
 
     parts = name.strip("/").split("/")
     if len(parts) != 4 or not parts[3].isdecimal():

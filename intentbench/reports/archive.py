@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.errors import RequestError
-from intentbench.reports.cells import Result, Table
+from intentbench.reports.cells import Result, Table, read_results
 from intentbench.reports.history import (
     HISTORY,
     extend_history,
@@ -30,6 +30,7 @@ from intentbench.results.record import parse_record
 from intentbench.results.store import (
     DAMAGED,
     narrow_ranks,
+    read_arrays,
     read_record,
     save_noise_ranks,
     save_ranks,
@@ -45,6 +46,15 @@ FORMAT = 1
 def is_archive(folder: Path) -> bool:
     """Whether a folder holds published ranks (and not runs)."""
     return (folder / BOARD).is_file()
+
+
+def read_trials(folder: Path) -> list[Result]:
+    """The trials of a folder of runs, or of published ranks.
+
+    Raises:
+        RequestError: it is neither, or cannot be read.
+    """
+    return read_archive(folder)[2] if is_archive(folder) else read_results(folder)
 
 
 def write_archive(folder: Path, name: str, plan: Plan, tables: Iterable[Table]) -> None:
@@ -198,8 +208,8 @@ def _read_cell(path: Path) -> list[Result]:
     done = [record for record in records if record.status == "done"]
     results: list[Result] = [(record, None) for record in records if record.status != "done"]
     if done:
-        targets = _load(path.parent.with_name(path.parent.name + ".npz"))
-        arrays = _load(path.with_suffix(".npz"))
+        targets = read_arrays(path.parent.with_name(path.parent.name + ".npz"))
+        arrays = read_arrays(path.with_suffix(".npz"))
         ranks = arrays["rank"]
         if any(
             ranks.shape != (len(done), len(targets[name])) for name in {"user", "key", *targets}
@@ -211,12 +221,6 @@ def _read_cell(path: Path) -> list[Result]:
                 found["noise"] = arrays["noise"][number]
             results.append((record, found))
     return results
-
-
-def _load(path: Path) -> dict[str, Any]:
-    # Opened here: NumPy leaves a damaged file open.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 def _compressed(**arrays: Any) -> bytes:

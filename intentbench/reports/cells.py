@@ -22,11 +22,8 @@ from intentbench.metrics.users import (
     primary_metric,
     user_values,
 )
-from intentbench.results.record import TrialRecord
+from intentbench.results.record import ORACLE, TrialRecord
 from intentbench.results.store import load_noise_ranks, load_ranks, load_records
-
-ORACLE = "oracle"
-"""Method key of the Bayes-best ranker of synthetic data: a ceiling, no competitor."""
 
 INPUTS = ("window", "targets", "notes", "texts")
 """Entries of a protocol that say what a method is given or what is known of the data; they may

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import RequestError
-from intentbench.reports.archive import is_archive, read_archive
+from intentbench.reports.archive import is_archive, read_archive, read_trials
 from intentbench.reports.cells import Cell, Ranks, Result, Table, build_tables, read_results
 from intentbench.reports.groups import activity_groups, measure_groups
 from intentbench.reports.leaderboard import ALPHA
@@ -84,7 +84,7 @@ def read_folder(path: Path) -> list[Result]:
         RequestError: it is none of these, or cannot be read.
     """
     if path.is_dir():
-        return read_archive(path)[2] if is_archive(path) else read_results(path)
+        return read_trials(path)
     if path.name == RESULT and path.is_file():
         return read_results(path.parent)
     board = path.parent.parent

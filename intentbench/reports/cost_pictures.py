@@ -42,11 +42,6 @@ class Point:
     value: float
 
 
-def costs_picture_name(board: str, dataset: str) -> str:
-    """The file of a section's picture, beside the page."""
-    return f"{board}.{dataset}.costs.svg"
-
-
 def cost_points(section: Section) -> dict[str, list[Point]]:
     """The rows of each panel, by attribute of `Cost`; a row without that cost is left out."""
     panels: dict[str, list[Point]] = {}

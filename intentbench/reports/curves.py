@@ -16,11 +16,6 @@ WIDEST = 30
 """Characters of a heading beside another."""
 
 
-def curves_picture_name(board: str, dataset: str) -> str:
-    """The file of a section's picture, beside the page."""
-    return f"{board}.{dataset}.curves.svg"
-
-
 def has_curves(section: Section) -> bool:
     """Whether a trial has a curve."""
     return bool(_rows(section))

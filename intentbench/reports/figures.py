@@ -15,6 +15,11 @@ SHADE = "0.35"
 """Of intervals and figures."""
 
 
+def picture_name(board: str, dataset: str, kind: str) -> str:
+    """The file of a dataset's picture, beside the page."""
+    return f"{board}.{dataset}.{kind}.svg"
+
+
 def render_svg(figure: Any) -> bytes:
     """A matplotlib figure as SVG; the same figure gives the same bytes with the same matplotlib."""
     import matplotlib as mpl

@@ -8,28 +8,26 @@ runs give the same bytes.
 
 import io
 import json
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import RequestError
-from intentbench.reports.archive import is_archive, read_archive
+from intentbench.reports.archive import read_trials
 from intentbench.reports.cells import (
     Cell,
     Result,
     Table,
     build_tables,
-    read_results,
     shared_protocol,
 )
 from intentbench.results.record import TrialRecord
-from intentbench.results.store import narrow_ranks, write_atomic
+from intentbench.results.store import DAMAGED, narrow_ranks, read_arrays, write_atomic
 
 FORMAT = 1
 """Version of the file."""
@@ -64,8 +62,7 @@ def read_tables(folder: Path) -> tuple[Table, ...]:
     Raises:
         RequestError: it is neither, or its trials do not belong together.
     """
-    found = read_archive(folder)[2] if is_archive(folder) else read_results(folder)
-    return build_tables(found)
+    return build_tables(read_trials(folder))
 
 
 def judged_cells(table: Table) -> list[Cell]:
@@ -195,9 +192,7 @@ def _read_file(path: Path) -> tuple[Table, ...]:
     try:
         if not is_zipfile(path):
             raise ValueError("no npz file, or cut short")
-        # Opened here: NumPy leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            arrays = dict(found)
+        arrays = read_arrays(path)
         meta = json.loads(arrays["meta"].tobytes())
         if meta["format"] != FORMAT:
             raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
@@ -207,10 +202,7 @@ def _read_file(path: Path) -> tuple[Table, ...]:
             for r, row in enumerate(dataset["rows"])
             for result in _trials(dataset, row, d, arrays[f"{d}.{r}.rank"], arrays)
         ]
-    except (
-        OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError,
-        BadZipFile, zlib.error
-    ) as error:  # fmt: skip
+    except (*DAMAGED, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise RequestError(
             f"{path}: no readable baseline ({reason}); restore it, or remove it and write another "

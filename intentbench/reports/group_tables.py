@@ -2,16 +2,11 @@
 
 from collections.abc import Sequence
 
-from intentbench.reports.columns import EMPTY, Column, code, percent, short_name
+from intentbench.reports.columns import EMPTY, Column, code, interval, percent, short_name
 from intentbench.reports.figures import draw_interval, relative_limits, render_svg, text_inches
 from intentbench.reports.groups import GroupedRow, Groups
 from intentbench.reports.leaderboard import ALPHA, Section
 from intentbench.stats.contrast import Contrast
-
-
-def groups_picture_name(board: str, dataset: str) -> str:
-    """The file of a section's picture, beside the page."""
-    return f"{board}.{dataset}.groups.svg"
 
 
 def group_table(section: Section) -> list[Column]:
@@ -43,11 +38,6 @@ def draw_groups(section: Section) -> bytes:
         raise ValueError(f"{section.table.dataset}: has no groups to draw")
     title = "users by number of interactions"
     return _draw(section, section.groups, section.grouped, title, "users")
-
-
-def popularity_picture_name(board: str, dataset: str) -> str:
-    """The file of a section's picture of targets, beside the page."""
-    return f"{board}.{dataset}.popularity.svg"
 
 
 def popularity_table(section: Section) -> list[Column]:
@@ -97,10 +87,8 @@ def _table(groups: Groups, rows: Sequence[GroupedRow], unit: str) -> list[Column
 
 
 def _relative(found: Contrast) -> str:
-    if found.relative is None or found.relative_low is None or found.relative_high is None:
-        return EMPTY
-    low, high = 100 * found.relative_low, 100 * found.relative_high
-    return f"{100 * found.relative:+.1f} [{low:+.1f}, {high:+.1f}]"
+    known = (found.relative, found.relative_low, found.relative_high)
+    return EMPTY if None in known else interval(found)
 
 
 def _draw(

@@ -6,11 +6,6 @@ from intentbench.reports.leaderboard import ALPHA, Row, Section
 from intentbench.stats.contrast import Contrast, contrast
 
 
-def intervals_picture_name(board: str, dataset: str) -> str:
-    """The file of a section's picture, beside the page."""
-    return f"{board}.{dataset}.intervals.svg"
-
-
 def draw_intervals(section: Section) -> bytes:
     """The picture of a section as SVG: difference to the reference, a panel a headline metric.
 

@@ -15,28 +15,25 @@ from intentbench.reports.columns import (
     published_columns,
     short_names,
 )
-from intentbench.reports.cost_pictures import costs_line, costs_picture_name
+from intentbench.reports.cost_pictures import costs_line
 from intentbench.reports.critical_difference import (
     critical_difference_picture_name,
     has_critical_difference,
 )
-from intentbench.reports.curves import curves_line, curves_picture_name
+from intentbench.reports.curves import curves_line
+from intentbench.reports.figures import picture_name
 from intentbench.reports.group_tables import (
     group_line,
     group_table,
-    groups_picture_name,
     popularity_line,
-    popularity_picture_name,
     popularity_table,
 )
 from intentbench.reports.intent_tables import intent_tables
-from intentbench.reports.interval_pictures import intervals_picture_name
 from intentbench.reports.leaderboard import ALPHA, FULL_SEEDS, Leaderboard, Row, Section
 from intentbench.reports.noise_tables import (
     noise_caption,
     noise_lines,
     noise_tables,
-    picture_name,
 )
 from intentbench.reports.overall import (
     CORRECTION,
@@ -57,7 +54,7 @@ from intentbench.reports.provenance import (
     stale_lines,
     texts_line,
 )
-from intentbench.reports.sweeps import sweep_line, sweeps_picture_name
+from intentbench.reports.sweeps import sweep_line
 from intentbench.results.external import EXTERNAL
 from intentbench.stats.contrast import BORROWED, USERS_ONLY
 from intentbench.stats.effects import ROPE
@@ -94,35 +91,35 @@ def _section(section: Section, board: Leaderboard) -> list[str]:
     lines = [f"## {section.table.dataset}", "", *_pipe_table(accuracy), ""]
     dataset = section.table.dataset
     if section.family:
-        picture = intervals_picture_name(board.name, dataset)
+        picture = picture_name(board.name, dataset, "intervals")
         lines += [f"![Differences to the reference with their intervals]({picture})", ""]
     ranked = replace(section, rows=tuple(row for row in section.rows if row.ranked))
     if ranked.rows:
         cost = _telling(produce(ranked, COST))
         lines += ["Cost of a trial:", "", *_pipe_table(cost), ""]
     if costs_line(section):
-        picture = costs_picture_name(board.name, dataset)
+        picture = picture_name(board.name, dataset, "costs")
         lines += [f"![Accuracy against cost, as measured on these machines]({picture})", ""]
     if curves_line(section):
-        picture = curves_picture_name(board.name, dataset)
+        picture = picture_name(board.name, dataset, "curves")
         lines += [f"![Validation metric by epoch]({picture})", ""]
     for intent, columns in intent_tables(section):
         lines += [f"Prediction of the next {intent}:", "", *_pipe_table(columns), ""]
     if columns := group_table(section):
         lines += ["By activity of users:", "", *_pipe_table(columns), ""]
-        picture = groups_picture_name(board.name, dataset)
+        picture = picture_name(board.name, dataset, "groups")
         lines += [f"![Difference by activity of users]({picture})", ""]
     if columns := popularity_table(section):
         lines += ["By popularity of the target's item:", "", *_pipe_table(columns), ""]
-        picture = popularity_picture_name(board.name, dataset)
+        picture = picture_name(board.name, dataset, "popularity")
         lines += [f"![Difference by popularity of the target's item]({picture})", ""]
     for heading, columns in noise_tables(section):
         lines += [f"{heading}:", "", *_pipe_table(columns), ""]
     if section.noise:
-        picture = picture_name(board.name, dataset)
+        picture = picture_name(board.name, dataset, "noise")
         lines += [f"![Loss against rate of noise]({picture})", ""]
     if line := sweep_line(section):
-        picture = sweeps_picture_name(board.name, dataset)
+        picture = picture_name(board.name, dataset, "sweeps")
         lines += [f"![One argument at a time]({picture})", "", line, ""]
     facts = [
         *gaps(section, board.plan.reference),

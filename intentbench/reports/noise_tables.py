@@ -10,11 +10,6 @@ from intentbench.reports.noise import IGR_SR, RESAMPLES, Loss, Study
 _PROTOCOLS = {"test": "Noise at test time", "training": "Noise in training and at test time"}
 
 
-def picture_name(board: str, dataset: str) -> str:
-    """The file of a section's picture, beside the page."""
-    return f"{board}.{dataset}.noise.svg"
-
-
 def noise_tables(section: Section) -> list[tuple[str, list[Column]]]:
     """For each study its heading and its table."""
     name = short_name(section.table.primary)

@@ -9,27 +9,26 @@ from pathlib import Path
 from datamodules.errors import RequestError
 from intentbench.reports.archive import read_archive, write_archive
 from intentbench.reports.cells import Result, build_tables, read_results
-from intentbench.reports.cost_pictures import cost_points, costs_picture_name, draw_costs
+from intentbench.reports.cost_pictures import cost_points, draw_costs
 from intentbench.reports.critical_difference import (
     critical_difference_picture_name,
     draw_critical_difference,
     has_critical_difference,
 )
-from intentbench.reports.curves import curves_picture_name, draw_curves, has_curves
+from intentbench.reports.curves import draw_curves, has_curves
 from intentbench.reports.exports import render_csv, render_json
+from intentbench.reports.figures import picture_name
 from intentbench.reports.group_tables import (
     draw_groups,
     draw_popularity,
-    groups_picture_name,
-    popularity_picture_name,
 )
 from intentbench.reports.history import history_line, read_history
-from intentbench.reports.interval_pictures import draw_intervals, intervals_picture_name
+from intentbench.reports.interval_pictures import draw_intervals
 from intentbench.reports.leaderboard import Leaderboard, build_leaderboard
 from intentbench.reports.markdown import render_markdown
-from intentbench.reports.noise_tables import draw_noise, picture_name
+from intentbench.reports.noise_tables import draw_noise
 from intentbench.reports.plan import Plan
-from intentbench.reports.sweeps import draw_sweeps, find_sweeps, sweeps_picture_name
+from intentbench.reports.sweeps import draw_sweeps, find_sweeps
 from intentbench.results.store import write_atomic
 
 RANKS = "ranks"
@@ -119,17 +118,17 @@ def make_pictures(board: Leaderboard) -> dict[str, bytes]:
     for section in board.sections:
         dataset = section.table.dataset
         if section.family:
-            pictures[intervals_picture_name(name, dataset)] = draw_intervals(section)
+            pictures[picture_name(name, dataset, "intervals")] = draw_intervals(section)
         if cost_points(section):
-            pictures[costs_picture_name(name, dataset)] = draw_costs(section)
+            pictures[picture_name(name, dataset, "costs")] = draw_costs(section)
         if has_curves(section):
-            pictures[curves_picture_name(name, dataset)] = draw_curves(section)
+            pictures[picture_name(name, dataset, "curves")] = draw_curves(section)
         if section.noise:
-            pictures[picture_name(name, dataset)] = draw_noise(section)
+            pictures[picture_name(name, dataset, "noise")] = draw_noise(section)
         if section.groups:
-            pictures[groups_picture_name(name, dataset)] = draw_groups(section)
+            pictures[picture_name(name, dataset, "groups")] = draw_groups(section)
         if section.target_groups:
-            pictures[popularity_picture_name(name, dataset)] = draw_popularity(section)
+            pictures[picture_name(name, dataset, "popularity")] = draw_popularity(section)
         if find_sweeps(section):
-            pictures[sweeps_picture_name(name, dataset)] = draw_sweeps(section)
+            pictures[picture_name(name, dataset, "sweeps")] = draw_sweeps(section)
     return pictures

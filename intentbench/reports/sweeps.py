@@ -72,11 +72,6 @@ class Sweep:
         return bool(some) and max(some) / min(some) > WIDE * (1 - 1e-9)  # 0.01 / 0.0005 is one
 
 
-def sweeps_picture_name(board: str, dataset: str) -> str:
-    """The file of a section's picture, beside the page."""
-    return f"{board}.{dataset}.sweeps.svg"
-
-
 def find_sweeps(section: Section) -> tuple[Sweep, ...]:
     """Every set of at least `FEWEST` ranked rows that differ from one another in one number.
 

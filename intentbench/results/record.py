@@ -8,6 +8,10 @@ SCHEMA = 1
 """Version of the record; older ones are read through `results/migrate.py` once there are any."""
 
 
+ORACLE = "oracle"
+"""Label and method of the Bayes-best ranker of synthetic data: a ceiling, no competitor."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a trial cost.

@@ -10,6 +10,7 @@ import io
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -191,10 +192,21 @@ def load_noise_ranks(folder: Path) -> NDArray[np.integer]:
     return _load(folder / NOISE_RANKS, ("rank",))["rank"]
 
 
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of a file; pickles in it are refused.
+
+    Raises:
+        OSError: it cannot be read.
+        Exception: one of `DAMAGED`.
+    """
+    # Opened here: NumPy leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
 def _load(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.integer]]:
     try:
-        # Opened here: NumPy leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
+        arrays = read_arrays(path)
+        return {name: arrays[name] for name in names}
     except DAMAGED as error:
         raise RequestError(f"{path}: no readable ranks ({error}); run the trial again") from None

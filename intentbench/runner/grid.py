@@ -18,7 +18,8 @@ from intentbench.results.record import TrialRecord
 from intentbench.results.store import CHECKPOINT, read_record
 from intentbench.runner.config import Trial
 from intentbench.runner.entrants import Entrant
-from intentbench.runner.executors import Job, plan_slots, run_local
+from intentbench.runner.executors import plan_slots, run_local
+from intentbench.runner.jobs import Job
 from intentbench.runner.progress import Progress, describe_job
 from intentbench.runner.trial import describe_trial
 from intentbench.spec import BenchmarkSpec

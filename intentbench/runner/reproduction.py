@@ -14,8 +14,9 @@ from intentbench.models.pretrained import PretrainedRecommender
 from intentbench.results.record import TrialRecord
 from intentbench.runner.config import Training
 from intentbench.runner.entrants import FROM_DATASET, Entrant
-from intentbench.runner.executors import Job, Slot, plan_slots
+from intentbench.runner.executors import plan_slots
 from intentbench.runner.grid import RunOptions, build_trial, plan_grid
+from intentbench.runner.jobs import Job, Slot
 from intentbench.runner.noise import TRAINING_NOISE
 from intentbench.runner.plugin import find_method, load_plugin
 from intentbench.spec import BenchmarkSpec

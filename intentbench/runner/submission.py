@@ -17,7 +17,7 @@ from intentbench.metrics.users import mean_metric, metric_names
 from intentbench.models.base import Recommender
 from intentbench.models.card import Card
 from intentbench.results.external import DEPTH, EXTERNAL, gives_metric
-from intentbench.results.record import Cost, TrialRecord
+from intentbench.results.record import ORACLE, Cost, TrialRecord
 from intentbench.results.store import (
     load_ranks,
     load_records,
@@ -64,7 +64,7 @@ class Facts:
     def __post_init__(self) -> None:
         """Refuse what no row could have."""
         read_name(self.label, "--label")
-        if self.label == "oracle":
+        if self.label == ORACLE:
             raise RequestError("--label oracle: is the ceiling of synthetic data; choose another")
         if self.seed < 0 or self.parameters < 0:
             raise RequestError("--seed and --params must not be negative")

@@ -14,8 +14,9 @@ from rich.console import Console
 from datamodules.errors import RequestError
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import load_records, trial_folder
-from intentbench.runner.executors import Slot, describe_error, plan_slots
+from intentbench.runner.executors import plan_slots
 from intentbench.runner.grid import RunOptions, run_grid
+from intentbench.runner.jobs import Slot, describe_error
 from tests.runner.conftest import PLUGIN, MakeSpec, write_spec
 
 RUN = """

@@ -19,8 +19,8 @@ from intentbench.metrics.formulas import compute_metric
 from intentbench.results.record import TrialRecord, parse_record
 from intentbench.results.store import load_noise_ranks, load_ranks
 from intentbench.runner.config import Trial, write_config
-from intentbench.runner.executors import Job
 from intentbench.runner.grid import RunOptions, plan_grid
+from intentbench.runner.jobs import Job
 from intentbench.runner.noise import NoisePlan
 from intentbench.runner.recommend import load_checkpoint
 from intentbench.runner.trial import run_trial
