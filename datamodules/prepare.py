@@ -2,7 +2,8 @@
 
 A prepared dataset lies in `<cache>/prepared/<name>-<key>`, where the key is a hash of all that
 determines it: reader, options, recipe, the sha256 of each file, the layout's version. A folder is
-built under another name and renamed, so that what has the right name is whole.
+built under another name and renamed, so that what has the right name is whole. What lies prepared
+below a data root (see `datamodules.packed`) is taken as it is. Only building needs polars.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from errno import EROFS
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from datamodules.catalog import DatasetEntry, find_entry
 from datamodules.errors import FormatError, RequestError, StatisticsError
+from datamodules.packed import find_packed
 from datamodules.prepared import (
     FORMAT,
     Meta,
@@ -35,11 +38,12 @@ from datamodules.prepared import (
     load_prepared,
     write_prepared,
 )
-from datamodules.preprocess import Preprocessed, preprocess
-from datamodules.readers.registry import read_events
 from datamodules.recipe import Recipe
-from datamodules.sources import FoundFile, find_files, unpack
+from datamodules.sources import FoundFile, data_roots, find_files, unpack
 from datamodules.types import PAD
+
+if TYPE_CHECKING:
+    from datamodules.preprocess import Preprocessed
 
 HISTORY = {
     "leave_one_out": "successive",
@@ -70,8 +74,8 @@ def prepare(
 
     Args:
         entry: a catalogue name, or an entry.
-        data_root: where its files are looked for first; then in `$INTENTBENCH_DATA`, then among
-            earlier downloads; only then are they downloaded.
+        data_root: where it, or its files, are looked for first; then in `$INTENTBENCH_DATA`, then
+            among earlier downloads; only then are they downloaded.
         cache: where downloads and prepared datasets go, by default `cache_folder()`.
         recipe: other filters or another split than the entry's; its expected statistics, which
             hold for its own recipe, are then not verified.
@@ -93,6 +97,9 @@ def prepare(
         entry = replace(entry, recipe=recipe, expected={})
     cache = cache or cache_folder()
     with _permissions(cache):
+        packed = find_packed(entry, data_roots(data_root))
+        if packed is not None and _is_whole(packed):
+            return packed
         found = find_files(entry, data_root, cache)
         folder = prepared_path(entry, found, cache)
         if not _is_whole(folder):
@@ -129,6 +136,16 @@ def _is_whole(folder: Path) -> bool:
 
 def _build(entry: DatasetEntry, found: Mapping[str, FoundFile], folder: Path) -> None:
     """Prepare into a temporary folder and rename it; the caller holds the lock."""
+    try:
+        from datamodules.preprocess import preprocess
+        from datamodules.readers.registry import read_events
+    except ModuleNotFoundError as error:
+        if error.name != "polars":
+            raise
+        raise RequestError(
+            f"{entry.name}: preparing needs polars: pip install polars datasets; or prepare it "
+            "elsewhere and bring it with `intentbench pack`"
+        ) from None
     started = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)
     prefix = f".{folder.name}-"
@@ -147,7 +164,7 @@ def _build(entry: DatasetEntry, found: Mapping[str, FoundFile], folder: Path) ->
     _log.info("prepared %s in %.1f s: %s", entry.name, time.perf_counter() - started, folder)
 
 
-def _write(dataset: PreparedDataset, events: Preprocessed, folder: Path) -> None:
+def _write(dataset: PreparedDataset, events: "Preprocessed", folder: Path) -> None:
     """Write and flush to disk. Names of an item feature's codes are texts, `item.<feature>`."""
     texts = {"users": events.user_texts, "items": events.item_texts}
     for name, feature in events.item_features.items():
@@ -168,7 +185,7 @@ def _write(dataset: PreparedDataset, events: Preprocessed, folder: Path) -> None
 def _dataset(
     entry: DatasetEntry,
     found: Mapping[str, FoundFile],
-    events: Preprocessed,
+    events: "Preprocessed",
     truth: Mapping[str, NDArray[np.generic]],
 ) -> PreparedDataset:
     recipe = {"reader": entry.reader, "options": dict(entry.options), **asdict(entry.recipe)}
@@ -203,7 +220,7 @@ def _dataset(
     return replace(dataset, meta=replace(meta, fingerprint=fingerprint))
 
 
-def _truth(truth: Mapping[str, NDArray[np.generic]], events: Preprocessed) -> dict[str, Tensor]:
+def _truth(truth: Mapping[str, NDArray[np.generic]], events: "Preprocessed") -> dict[str, Tensor]:
     """Planted truth, put in the order of the prepared events, users and items.
 
     Generated users are called 0..N-1 and items 1..V, so an original id is its own row.

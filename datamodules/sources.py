@@ -24,6 +24,20 @@ class FoundFile:
     sha256: str
 
 
+def data_roots(data_root: Path | None) -> list[Path]:
+    """The folders in which data is looked for: the given one, then `$INTENTBENCH_DATA`.
+
+    Raises:
+        RequestError: one does not exist.
+    """
+    given = [data_root, os.environ.get("INTENTBENCH_DATA")]
+    roots = [Path(root).expanduser() for root in given if root]
+    for root in roots:
+        if not root.is_dir():
+            raise RequestError(f"data root {root}: no such folder")
+    return roots
+
+
 def find_files(entry: DatasetEntry, data_root: Path | None, cache: Path) -> dict[str, FoundFile]:
     """The entry's files by role: found under a root, or downloaded into the cache, and verified.
 
@@ -34,11 +48,7 @@ def find_files(entry: DatasetEntry, data_root: Path | None, cache: Path) -> dict
         ChecksumError: a file differs from the catalogue.
         RequestError: a data root does not exist.
     """
-    given = [data_root, os.environ.get("INTENTBENCH_DATA")]
-    roots = [Path(root).expanduser() for root in given if root]
-    for root in roots:
-        if not root.is_dir():
-            raise RequestError(f"data root {root}: no such folder")
+    roots = data_roots(data_root)
     downloads = cache / "downloads" / entry.name
     alternatives: dict[str, list[FileSource]] = {}
     for source in entry.files:

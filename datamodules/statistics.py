@@ -29,6 +29,9 @@ def compute_statistics(
     _, first = np.unique(users * (n_items + 1) + items, return_index=True)
     is_repeat = np.ones(len(items), dtype=bool)
     is_repeat[first] = False
+    unseen = np.zeros(n_items + 1, dtype=bool)
+    unseen[items[is_test]] = True
+    unseen[items[split == TRAIN]] = False
     figures: dict[str, float] = {
         "users": n_users,
         "items": n_items,
@@ -37,8 +40,8 @@ def compute_statistics(
         "mean_length": float(lengths.mean()),
         "min_length": int(lengths.min()),
         "max_length": int(lengths.max()),
-        "users_without_target": n_users - len(np.unique(users[is_test])),
+        "users_without_target": int((np.bincount(users[is_test], minlength=n_users) == 0).sum()),
         "repeated_targets": int((is_repeat & is_test).sum()),
-        "unseen_test_items": len(np.setdiff1d(items[is_test], items[split == TRAIN])),
+        "unseen_test_items": int(unseen.sum()),
     }
     return figures

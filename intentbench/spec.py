@@ -1,5 +1,6 @@
 """A benchmark: what is compared, on what, how. Read from YAML, and checked before anything runs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 from datamodules.catalog import DatasetEntry, catalog, find_entry, user_entry
 from datamodules.errors import RequestError
 from intentbench.runner.arguments import suggest
-from intentbench.runner.entrants import COMMON, Common, Entrant, read_entrants
+from intentbench.runner.entrants import COMMON, Common, Entrant, describe_tuning, read_entrants
 from intentbench.runner.plugin import load_plugin
 from intentbench.runner.values import check_keys, read_mapping, read_name
 
@@ -22,12 +23,17 @@ KEYS = (
     "seeds",
     "reference",
     "timeout",
+    "memory",
     "groups",
     "family",
     "correction",
     *COMMON,
 )
 """Keys of a spec."""
+
+
+UNITS = {"MiB": 2**20, "GiB": 2**30}
+"""Of sizes of memory, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,14 @@ class Stated:
         datasets: names of all datasets.
         seeds: of stochastic methods.
         reference: label that differences are taken against; "" for none.
+        tuning: how arguments were chosen; see `intentbench.runner.entrants.describe_tuning`.
     """
 
     labels: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     reference: str = ""
+    tuning: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class BenchmarkSpec:
         seeds: of stochastic methods; deterministic ones run once, with seed 0.
         reference: label that differences are taken against; "" for none.
         timeout: seconds that a trial may take; None for no limit.
+        memory: bytes that the processes of a trial may hold together; None for no limit.
         plugin: file with further methods, "" for none.
         groups: groups of users by activity that its page shows; 0 for none.
         family: what its page tests: "pairs" of rows, or each against the "reference" alone.
@@ -74,6 +83,7 @@ class BenchmarkSpec:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     reference: str = ""
     timeout: float | None = None
+    memory: int | None = None
     plugin: str = ""
     groups: int = 0
     family: str = "pairs"
@@ -120,7 +130,8 @@ def load_spec(
     common = Common.read(raw, path)
     entries = _entries(raw.get("datasets"), str(path))
     rows = read_mapping(raw.get("models"), f"{path}: models", empty=False)
-    entrants = read_entrants(rows, common, methods, path)
+    name = read_name(raw.get("name", path.stem), f"{path}: name")
+    entrants = read_entrants(rows, common, methods, path, name)
     labels = [entrant.label for entrant in entrants]
     reference = raw.get("reference", "")
     if reference and reference not in labels:
@@ -137,18 +148,21 @@ def load_spec(
     kept_data = _selection("--datasets", datasets, names)
     stated_seeds = _seeds(raw.get("seeds", BenchmarkSpec.seeds), None, str(path))
     return BenchmarkSpec(
-        name=read_name(raw.get("name", path.stem), f"{path}: name"),
+        name=name,
         title=str(raw.get("title", raw.get("name", path.stem))),
         datasets=tuple(entry for entry in entries if entry.name in kept_data),
         entrants=tuple(entrant for entrant in entrants if entrant.label in kept),
         seeds=stated_seeds if seeds is None else _seeds(stated_seeds, seeds, str(path)),
         reference=reference if reference in kept else "",
         timeout=_timeout(raw.get("timeout"), f"{path}: timeout"),
+        memory=_memory(raw.get("memory"), f"{path}: memory"),
         plugin=str(plugin.resolve()) if plugin else "",
         groups=_groups(raw.get("groups", 0), f"{path}: groups"),
         family=family,
         correction=_choice(raw, "correction", ("holm", "bh"), path),
-        stated=Stated(tuple(labels), tuple(names), stated_seeds, reference),
+        stated=Stated(
+            tuple(labels), tuple(names), stated_seeds, reference, describe_tuning(entrants, names)
+        ),
     )
 
 
@@ -245,6 +259,18 @@ def _timeout(given: Any, where: str) -> float | None:
     if isinstance(given, bool) or not isinstance(given, int | float) or given <= 0:
         raise RequestError(f"{where}: expected seconds, found {given!r}")
     return float(given)
+
+
+def _memory(given: Any, where: str) -> int | None:
+    """Bytes of a size such as "4GiB"; None for no limit."""
+    if given is None:
+        return None
+    size = re.fullmatch(r"(\d+(?:\.\d+)?) ?(MiB|GiB)", str(given))
+    if size is None or float(size[1]) == 0:
+        raise RequestError(f"{where}: expected a size such as 4GiB or 512MiB, found {given!r}")
+    if not Path("/proc/self/stat").exists():
+        raise RequestError(f"{where}: memory is watched on Linux only; leave it out")
+    return int(float(size[1]) * UNITS[size[2]])
 
 
 def _selection(option: str, chosen: Sequence[str] | None, known: Sequence[str]) -> set[str]:

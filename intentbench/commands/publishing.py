@@ -63,8 +63,9 @@ def publish_benchmark(
         family=spec.family,
         correction=spec.correction,
         code=result.code,
+        tuning=spec.stated.tuning,
     )
-    ceilings = _oracles(spec, [record for _, record in done], runs)
+    ceilings = _oracles(spec, [record for _, record in done], runs, data_root)
     trials = [*result.trials, *ceilings, *_imported(spec, runs)]
     results = _with_popularity(spec, attach_ranks(trials), data_root)
     kept = _kept(out, spec, results)
@@ -178,7 +179,7 @@ def _kept(out: Path, spec: "BenchmarkSpec", fresh: "list[Result]") -> "list[Resu
 
 
 def _oracles(
-    spec: "BenchmarkSpec", done: "list[TrialRecord]", runs: Path
+    spec: "BenchmarkSpec", done: "list[TrialRecord]", runs: Path, data_root: Path | None
 ) -> "Iterator[tuple[Path, TrialRecord]]":
     """The ceiling of each synthetic dataset, stored like a trial."""
     from datamodules.oracle import oracle_ranks
@@ -195,7 +196,7 @@ def _oracles(
         folder = trial_folder(runs, entry.name, ORACLE, like.data_fingerprint[:16])
         record = read_record(folder)
         if record is None:
-            dataset = load_prepared(prepare(entry))
+            dataset = load_prepared(prepare(entry, data_root))
             user, key, rank = oracle_ranks(dataset)
             save_ranks(folder, user, key, rank)
             history = dataset.meta.history

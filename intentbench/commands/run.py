@@ -19,11 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--datasets", type=names, help="datasets to run: x,y")
     parser.add_argument("--seeds", type=numbers, help="in place of the spec's: 0,1,2")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--executor", choices=("local", "ray"), default="local")
+    parser.add_argument("--address", default="auto", help="of Ray: auto, local, HOST:PORT, ray://…")
     parser.add_argument("--devices", default="auto", help="auto, cpu, or GPUs: 0,1")
     parser.add_argument("--trials-per-device", type=int, help="default: one a GPU, one a CPU core")
     parser.add_argument("--rerun-stale", action="store_true", help="run again what other code made")
     parser.add_argument("--dry-run", action="store_true", help="say what would be run")
     parser.add_argument("--out", type=Path, help="folder of all runs; runs, or else reproduced")
+    parser.add_argument("--no-page", action="store_true", help="run only, publish nothing")
     parser.add_argument("--leaderboards", type=Path, default=Path("leaderboards"), metavar="DIR")
     parser.add_argument("--plugin", type=Path, help="a Python file with methods of your own")
     add_data_root(parser)
@@ -41,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
 
     from intentbench.runner.forkserver import start_forkserver
 
-    start_forkserver()  # it imports while this process does
+    if options.executor == "local":
+        start_forkserver()  # it imports while this process does
 
     from rich.console import Console
 
@@ -63,10 +67,12 @@ def run(options: argparse.Namespace) -> int:
         options.trials_per_device,
         options.dry_run,
         options.rerun_stale,
+        options.executor,
+        options.address,
     )
     console = Console()
     result = run_grid(spec, settings, console)
-    if not options.dry_run:
+    if not (options.dry_run or options.no_page):
         from intentbench.commands.publishing import publish_benchmark
 
         for page in publish_benchmark(

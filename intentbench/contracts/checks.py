@@ -27,5 +27,9 @@ CHECKS = {
     "C14a": "Lightning's own Trainer, with its defaults, fits, validates, tests and predicts",
     "C14b": "`intentbench run` writes a valid record and a row of the leaderboard",
     "C15": "the loss equals the reference code's, where its values are stored",
+    "C16": "two processes that share a batch step as one does; methods that allow it",
+    "C17a": "two optimiser steps in bf16-mixed: finite loss and gradients",
+    "C17b": "two optimiser steps over two batches each: finite loss and gradients",
+    "C17c": "a compiled loss equals the plain one (slow)",
 }
 """Each in a few words."""

@@ -1,4 +1,4 @@
-"""What each of several processes does for check C13; started afresh, hence importable by name."""
+"""What each of several processes does for checks C13 and C16; importable by name to be started."""
 
 import os
 import traceback
@@ -12,7 +12,9 @@ from torch import distributed
 
 from datamodules.prepared import PreparedDataset, load_prepared
 from intentbench.contracts.data import events_of_users, take_events
+from intentbench.contracts.gradients import is_divisible, step_gradients
 from intentbench.contracts.subject import Subject, quiet_trainer
+from intentbench.runner.distributed import GlobalBatchStrategy
 from intentbench.runner.plugin import import_plugin
 
 WORLD = 2
@@ -30,15 +32,16 @@ def uneven(data: PreparedDataset) -> PreparedDataset:
 def run_process(
     rank: int, folder: Path, methods: dict[str, str], plugin: Path | None, out: Path
 ) -> None:
-    """Train each method for an epoch and test it, as one of `WORLD` processes over gloo.
+    """Train each method for an epoch, test it, and take steps, as one of `WORLD` over gloo.
 
     Args:
         rank: number of this process.
         folder: the prepared dataset.
         methods: key to "module:Class".
         plugin: file that defines them, None where they are installed.
-        out: gets `<key>.pt`, the trained state, and `<key>.<rank>.npz`, the ranks; where a method
-            fails, `<key>.<rank>.txt`, the traceback.
+        out: gets `<key>.pt`, the trained state, `<key>.<rank>.npz`, the ranks, and
+            `<key>.steps.pt`, the averaged gradients of the first steps; where a method fails,
+            `<key>.<rank>.txt`, the traceback.
     """
     os.environ.update(LOCAL_RANK=str(rank), GLOO_SOCKET_IFNAME="lo")
     torch.set_num_threads(1)
@@ -52,7 +55,12 @@ def run_process(
         module, name = target.split(":")
         try:
             cls = getattr(import_module(module), name)
-            _train_and_test(Subject(key, cls, data), rank, out)
+            subject = Subject(key, cls, data)
+            _train_and_test(subject, rank, out)
+            if is_divisible(key, cls):
+                steps = step_gradients(subject, GlobalBatchStrategy(), WORLD)
+                if rank == 0:
+                    torch.save(steps, out / f"{key}.steps.pt")
         except Exception:  # noqa: BLE001 (the other methods shall still run)
             (out / f"{key}.{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")
     distributed.destroy_process_group()

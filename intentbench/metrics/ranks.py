@@ -84,31 +84,63 @@ def ranks_from_vectors(
     """
     n_items = len(table) - 1
     starts = range(1, n_items + 1, chunk)
-
-    def score(start: int) -> Tensor:
-        """Scores of `PAD` and of the items from `start`: a small catalogue of its own."""
-        picked = torch.cat([table[:1], table[start : start + chunk]])
-        scores = queries @ picked.T
-        if bias is not None:
-            scores = scores + torch.cat([bias[:1], bias[start : start + chunk]])
-        return scores.detach().float()
-
-    def within(items: Tensor, start: int) -> Tensor:
-        """Ids in that small catalogue, `PAD` for items that are not in it."""
-        inside = (items >= start) & (items < start + chunk)
-        return torch.where(inside, items - start + 1, PAD)
-
     own = torch.zeros(len(queries), 1, device=queries.device)
     unordered = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
     for start in starts:
-        scores, place = score(start), within(target, start)[:, None]
+        scores = _score_chunk(queries, table, start, chunk, bias)
+        place = _within(target, start, chunk)[:, None]
         unordered |= _unordered(scores)
         own = torch.where(place == PAD, own, scores.gather(1, place))
     _refuse(unordered)
     count = torch.zeros_like(target)
     for start in starts:
-        count += _count(score(start), own, within(masked, start))
+        scores = _score_chunk(queries, table, start, chunk, bias)
+        count += _count(scores, own, _within(masked, start, chunk))
     return _ranks(count, target, masked, n_items)
+
+
+def best_from_vectors(
+    queries: Tensor, table: Tensor, masked: Tensor, k: int, chunk: int = 65536
+) -> tuple[Tensor, Tensor]:
+    """The k best candidates for the scores `queries @ table.T`, of which B x chunk exist at a time.
+
+    Args:
+        queries: (B, D).
+        table: (V + 1, D) item vectors; row `PAD` is no candidate.
+        masked: (B, M) int64 item ids that are no candidates; repeats and `PAD` do no harm.
+        k: at most V.
+        chunk: items scored at a time.
+
+    Returns:
+        Items and scores, both (B, k), best first; -inf: no candidate is left.
+    """
+    values = torch.empty(len(queries), 0, device=queries.device)
+    items = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for start in range(1, len(table), chunk):
+        scores = _score_chunk(queries, table, start, chunk)
+        best = masked_scores(scores, _within(masked, start, chunk)).topk(min(k, scores.shape[1]))
+        found = torch.where(best.indices == PAD, PAD, best.indices + start - 1)
+        values, items = torch.cat([values, best.values], 1), torch.cat([items, found], 1)
+        values, places = values.topk(min(k, values.shape[1]))
+        items = items.gather(1, places)
+    return items, values
+
+
+def _score_chunk(
+    queries: Tensor, table: Tensor, start: int, chunk: int, bias: Tensor | None = None
+) -> Tensor:
+    """Scores of the items from `start`; in column `PAD` stands whatever is before them."""
+    part = slice(start - 1, start + chunk)
+    scores = queries @ table[part].T
+    if bias is not None:
+        scores = scores + bias[part]
+    return scores.detach().float()
+
+
+def _within(items: Tensor, start: int, chunk: int) -> Tensor:
+    """Columns of items in that chunk, `PAD` for items that are not in it."""
+    inside = (items >= start) & (items < start + chunk)
+    return torch.where(inside, items - start + 1, PAD)
 
 
 def _unordered(scores: Tensor) -> Tensor:

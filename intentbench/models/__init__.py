@@ -57,6 +57,10 @@ METHODS: dict[str, str] = {
 }
 """Methods of the suite; others join by entry point ("intentbench.methods") or `--plugin`."""
 
+DIVISIBLE = frozenset(METHODS) - {"popularity", "markov", "item_knn", "ease", "semantic"}
+"""Methods whose loss is the same, gradient included, when several processes share a batch: a test
+holds it for each. A method from elsewhere says so by a class attribute `divisible = True`."""
+
 
 def method_table() -> dict[str, str]:
     """METHODS and those that installed distributions add by entry point.

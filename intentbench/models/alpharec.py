@@ -167,7 +167,8 @@ class AlphaRec(TakesTexts, GradientRecommender):
         """
         if self.graph is None:
             raise RuntimeError("the graph needs the training events: call prepare first")
-        layers = [self.tower(self.inputs)]
+        # autocast may have halved it; sparse products are in float32
+        layers = [self.tower(self.inputs).to(self.graph.normalised.dtype)]
         for _ in range(self.layers):
             layers.append(self.graph.product(self.graph.normalised, layers[-1]))
         return unit(torch.stack(layers).mean(0))

@@ -15,11 +15,21 @@ from datamodules.rows import Layout
 from datamodules.types import PAD, Batch, EvaluationBatch, SequenceBatch, TrainingData
 from intentbench.metrics.collection import RankMetric, RankTable
 from intentbench.metrics.formulas import compute_metric
-from intentbench.metrics.ranks import masked_scores, ranks_from_scores
+from intentbench.metrics.ranks import (
+    best_from_vectors,
+    masked_scores,
+    ranks_from_scores,
+    ranks_from_vectors,
+)
 from intentbench.models.card import Card
 
 MONITORED = ("hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20")
 """Metrics logged at every validation and test; the others follow from the stored ranks."""
+
+ONE_PIECE = 2**18
+"""Items up to which a batch is scored in one piece. Above, a batch of 256 users would take a
+quarter of a gigabyte and more, several times over, and methods that score by a dot product are
+ranked a chunk of the catalogue at a time."""
 
 
 class Recommender(LightningModule):
@@ -82,8 +92,16 @@ class Recommender(LightningModule):
             )
         self.prepare(data.training())
 
+    def _in_chunks(self) -> bool:
+        """Whether the catalogue is too large for one piece, and no `score` of its own needs it."""
+        return self.n_items > ONE_PIECE and type(self).score is Recommender.score
+
     def _rank(self, batch: EvaluationBatch, metric: RankMetric) -> None:
-        ranks = ranks_from_scores(self.score(batch), batch.target, batch.masked)
+        if self._in_chunks():
+            vectors = self.encode(batch), self.item_table()
+            ranks = ranks_from_vectors(*vectors, batch.target, batch.masked)
+        else:
+            ranks = ranks_from_scores(self.score(batch), batch.target, batch.masked)
         metric.update(batch.users, batch.key, ranks)
 
     def _close(self, metric: RankMetric, stage: str) -> None:
@@ -112,7 +130,10 @@ class Recommender(LightningModule):
 
     def recommend(self, batch: EvaluationBatch, k: int) -> tuple[Tensor, Tensor]:
         """The k best candidates of each user and their scores, both (B, k); -inf: none is left."""
-        best = masked_scores(self.score(batch), batch.masked).topk(min(k, self.n_items))
+        k = min(k, self.n_items)
+        if self._in_chunks():
+            return best_from_vectors(self.encode(batch), self.item_table(), batch.masked, k)
+        best = masked_scores(self.score(batch), batch.masked).topk(k)
         return best.indices, best.values
 
     def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from intentbench.models.card import Card, Published
 from intentbench.nn.bidirectional import BidirectionalEncoder, append
 from intentbench.nn.cross_entropy import chunked_cross_entropy
 from intentbench.nn.initialisation import init_normal
+from intentbench.nn.processes import pool_mean
 
 ANY_ITEM = 1
 """Stands in for the label of a slot that is not used."""
@@ -174,7 +175,8 @@ class BERT4Rec(GradientRecommender):
         mean = chunked_cross_entropy(heads, self.item_table(), torch.cat(labels), self.bias)
         idle = self.bias[1:].logsumexp(0) - self.bias[ANY_ITEM]
         count = real.sum()
-        return {"total": (mean * len(real) - idle * (len(real) - count)) / count}
+        total = (mean * len(real) - idle * (len(real) - count)) / count
+        return {"total": pool_mean(total, count)}
 
     def _places(self, lengths: Tensor, width: int, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Which positions of each row are hidden.

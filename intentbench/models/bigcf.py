@@ -20,6 +20,7 @@ from intentbench.models.card import Card, Published
 from intentbench.models.graph import GraphRecommender, Triples, Views
 from intentbench.nn.graph_intents import Prototypes
 from intentbench.nn.node_contrast import chunk_rows
+from intentbench.nn.processes import gather_fields
 
 _IRLLREC = "IRLLRec, table 2 (SIGIR 2025), row BIGCF; training items masked, scored with noise"
 
@@ -137,7 +138,7 @@ class BIGCF(GraphRecommender[BIGCFViews]):
         """λ_cl L_gcr and the penalty of λ_cen."""
         centres = torch.stack([c.square().sum() for c in self.prototypes.parameters()])
         return {
-            "contrast": self.contrast_weight * self._contrast(views, triples),
+            "contrast": self.contrast_weight * self._contrast(views, gather_fields(triples)),
             "prototype_l2": self.prototype_l2 * centres.sum(),
         }
 

@@ -31,6 +31,7 @@ from intentbench.nn.info_nce import info_nce
 from intentbench.nn.initialisation import init_normal
 from intentbench.nn.losses import binary_cross_entropy, positive_and_negative_scores
 from intentbench.nn.negatives import UniformNegatives
+from intentbench.nn.processes import pool_mean
 from intentbench.nn.transformer import SequenceEncoder
 
 _ISSUE = "CaDiRec repository, issue 1: a user's run of the released code, epoch 290"
@@ -245,7 +246,7 @@ def mean_over_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
         count: B, number of rows.
     """
     per_row = values.new_zeros(count).index_add(0, rows, torch.ones_like(values.detach()))
-    return (values / per_row[rows]).sum() / count
+    return pool_mean((values / per_row[rows]).sum() / count, count)
 
 
 def _rectangles(batch: Batch, cells: Tensor) -> Iterator[tuple[int, int, Tensor]]:

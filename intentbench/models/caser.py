@@ -20,6 +20,7 @@ from intentbench.models.base import GradientRecommender
 from intentbench.models.card import Card, Published
 from intentbench.nn.frequency import last_items
 from intentbench.nn.negatives import UniformNegatives
+from intentbench.nn.processes import pool_mean
 
 _S3REC = "S3-Rec repository, full-ranking table; whether history is removed: unstated"
 _MCLREC = "MCLRec, table 3 (SIGIR 2023); whether history is removed: unstated"
@@ -163,7 +164,8 @@ class Caser(GradientRecommender):
         positive = softplus(-torch.bmm(table[targets], query).squeeze(2))  # (B, T)
         negative = softplus(torch.bmm(table[negatives], query).squeeze(2))
         negative = negative.view(-1, self.n_targets, self.n_negatives).mean(2)
-        return {"total": ((positive + negative) * real).sum() / real.sum()}
+        count = real.sum()
+        return {"total": pool_mean(((positive + negative) * real).sum() / count, count)}
 
 
 class NextItems(nn.Module):

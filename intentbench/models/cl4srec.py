@@ -25,6 +25,7 @@ from datamodules.types import SequenceBatch
 from intentbench.models.card import Card, Published
 from intentbench.models.sasrec import SASRec
 from intentbench.nn.info_nce import info_nce
+from intentbench.nn.processes import widest
 from intentbench.nn.together import encode_together
 
 KINDS = 3
@@ -191,7 +192,7 @@ class CL4SRec(SASRec):
     def _flattened(self, view: SequenceBatch) -> Tensor:
         """All states of each row, (B, L D), from the last one backwards."""
         parts = []
-        width, depth = view.items.shape[1], self.item_table().shape[1]
+        width, depth = widest(view.items.shape[1], self.device), self.item_table().shape[1]
         for start, stop, narrow in view.groups:
             states = self.encoder.attend(self._vectors(view.items[start:stop, :narrow]))
             # column j holds the state j steps before the last one, and 0 beyond the first

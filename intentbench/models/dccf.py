@@ -19,6 +19,7 @@ from intentbench.models.card import Card, Published
 from intentbench.models.graph import GraphRecommender, Triples, Views
 from intentbench.nn.graph_intents import Prototypes, adaptive_mask
 from intentbench.nn.node_contrast import nce_against_all
+from intentbench.nn.processes import gather_fields
 
 _IRLLREC = "IRLLRec, table 2 (SIGIR 2025), row DCCF; training items masked"
 
@@ -152,6 +153,7 @@ class DCCF(GraphRecommender[DCCFViews]):
         """λ_cl times the contrast, of Z against each of the other parts of its layer."""
         # `unique` makes a device wait, once a step; it spares half of the similarities (a batch of
         # 4096 pairs has some 3000 users), which masking duplicates out would not
+        triples = gather_fields(triples)
         terms = [
             self._contrast(part, nodes)
             for nodes in (torch.unique(triples.users), torch.unique(triples.positives))

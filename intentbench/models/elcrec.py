@@ -26,6 +26,7 @@ from intentbench.models.intent import IntentRecommender, Intents
 from intentbench.nn.grouping import encode_last
 from intentbench.nn.kmeans import KMeans
 from intentbench.nn.negatives import UniformNegatives
+from intentbench.nn.processes import pool_mean
 from intentbench.nn.transformer import SequenceEncoder
 from intentbench.nn.views import (
     EncodedRows,
@@ -239,7 +240,7 @@ class ELCRec(IntentRecommender):
         if self.cluster_weight:
             near = distances if self.pull == "all" else distances.amin(1)
             apart = squared_distances(self.centres, self.centres)
-            terms["cluster"] = near.mean() - apart.mean()
+            terms["cluster"] = pool_mean(near.mean(), len(near)) - apart.mean()
             total = total + self.cluster_weight * terms["cluster"]
         return {"total": total, **terms}
 

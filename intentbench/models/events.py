@@ -23,6 +23,7 @@ from intentbench.metrics.intent_prediction import IntentScore
 from intentbench.metrics.ranks import ranks_from_scores
 from intentbench.models.base import MONITORED, GradientRecommender
 from intentbench.models.takes import TakesDataset
+from intentbench.nn.clipping import clip_gradients
 from intentbench.nn.cross_entropy import chunked_cross_entropy
 from intentbench.nn.event_features import EventFeatures
 from intentbench.nn.event_inputs import (
@@ -257,7 +258,7 @@ class EventRecommender(TakesDataset, GradientRecommender):
     ) -> None:
         """Clip to `clip_norm`, where the Trainer asks for nothing else."""
         limit = self.clip_norm if gradient_clip_val is None else gradient_clip_val
-        self.clip_gradients(optimizer, limit, gradient_clip_algorithm)
+        clip_gradients(self, optimizer, limit, gradient_clip_algorithm)
 
     # Test ----------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from datamodules.types import PAD, Batch, SequenceBatch, TrainingData
 from intentbench.models.card import Card
 from intentbench.models.intent import IntentRecommender, Intents
 from intentbench.nn.adjustment import Adjustment, adjustment, signatures
+from intentbench.nn.clipping import clip_gradients
 from intentbench.nn.cross_entropy import chunked_cross_entropy
 from intentbench.nn.disentangle import (
     Disentangler,
@@ -40,6 +41,7 @@ from intentbench.nn.disentangle import (
 from intentbench.nn.grouping import encode_groups, encode_last
 from intentbench.nn.info_nce import info_nce
 from intentbench.nn.prefixes import Prefixes
+from intentbench.nn.processes import pool_mean
 from intentbench.nn.transformer import SequenceEncoder
 from intentbench.nn.views import crop_mask_reorder, random_view
 
@@ -222,7 +224,7 @@ class IDCLRec(IntentRecommender):
     ) -> None:
         """Clip to `clip`, where the Trainer asks for nothing else."""
         limit = (self.clip or None) if gradient_clip_val is None else gradient_clip_val
-        self.clip_gradients(optimizer, limit, gradient_clip_algorithm)
+        clip_gradients(self, optimizer, limit, gradient_clip_algorithm)
 
     def _adjustment(self, batch: SequenceBatch, splits: Sequence[Split]) -> Tensor:
         """L_d, over all positions of all rows; 0 where no row is long enough."""
@@ -232,7 +234,7 @@ class IDCLRec(IntentRecommender):
             for split, (i, j, _) in zip(splits, batch.groups, strict=True)
         ]
         sums, counts = (torch.stack(part).sum() for part in zip(*parts, strict=True))
-        return sums / counts.clamp(min=1)
+        return pool_mean(sums / counts.clamp(min=1), counts)
 
     def _read(self, vectors: Tensor, lengths: Tensor) -> Reading:
         """The last position of each row of item vectors (B, n, D)."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from datamodules.types import PAD, Batch, SequenceBatch, TrainingData
 from intentbench.models.card import Card, Published
 from intentbench.models.intent import IntentRecommender, Intents
+from intentbench.nn.clipping import clip_gradients
 from intentbench.nn.cluster_members import ClusterMembers
 from intentbench.nn.cross_entropy import chunked_cross_entropy
 from intentbench.nn.denoiser import DenoiserName, GuidedDiffusion
@@ -28,6 +29,7 @@ from intentbench.nn.diffusion import Schedule
 from intentbench.nn.grouping import encode_groups, encode_last
 from intentbench.nn.info_nce import info_nce
 from intentbench.nn.packing import encode_vectors, places
+from intentbench.nn.processes import gather
 from intentbench.nn.transformer import SequenceEncoder
 
 _CHECKPOINT = "official checkpoint, ranked by an independent evaluator"
@@ -288,6 +290,8 @@ class InDiRec(IntentRecommender):
         return encode_vectors(diffused, vectors, self.encoder)
 
     def _contrast(self, first: Tensor, second: Tensor, clusters: Tensor, labels: Tensor) -> Tensor:
+        if self.negatives_exclude == "both":  # a table of pairs is of the rows of all processes
+            labels, clusters = gather(labels), gather(clusters)
         groups = {
             "none": None,
             "target": labels,
@@ -318,4 +322,4 @@ class InDiRec(IntentRecommender):
     ) -> None:
         """Clip to `clip_norm`, where the Trainer asks for nothing else."""
         limit = self.clip_norm if gradient_clip_val is None else gradient_clip_val
-        self.clip_gradients(optimizer, limit, gradient_clip_algorithm)
+        clip_gradients(self, optimizer, limit, gradient_clip_algorithm)

@@ -32,6 +32,7 @@ from intentbench.models.intent import IntentRecommender, Intents
 from intentbench.nn.grouping import encode_last
 from intentbench.nn.info_nce import info_nce
 from intentbench.nn.initialisation import init_normal
+from intentbench.nn.processes import widest
 from intentbench.nn.transformer import SequenceEncoder, take_last
 from intentbench.nn.views import EncodedRows, crop_mask_reorder, encode_view, random_view
 
@@ -259,7 +260,7 @@ class IOCRec(IntentRecommender):
         terms = {"next": total}
         if self.instance_weight:
             first, second = self._view(batch), self._view(batch)
-            width = max(first.width, second.width)
+            width = widest(max(first.width, second.width), self.device)
             rows = [self._intent_rows(view, width) for view in (first, second)]
             terms["instance"] = info_nce(rows[0], rows[1], self.temperature)
             total = total + self.instance_weight * terms["instance"]

@@ -39,6 +39,7 @@ from intentbench.models.graph_text import (
 from intentbench.nn.graph_intents import Prototypes
 from intentbench.nn.intent_tower import Operand, interaction_intents
 from intentbench.nn.momentum import Momentum
+from intentbench.nn.processes import gather_fields
 from intentbench.nn.text_alignment import principal_components, project
 from intentbench.nn.translation import LOWEST, Pair, matching_loss, perturb, translation_loss
 
@@ -289,7 +290,7 @@ class IRLLRec(TextGraphRecommender):
 
     def own_terms(self, views: Views, triples: Triples) -> dict[str, Tensor]:
         """The terms "profile", "pair", "translation" and "itm", weighted."""
-        terms = {}
+        terms, triples = {}, gather_fields(triples)
         items = torch.unique(torch.cat([triples.positives, triples.negatives]))
         everyone = torch.arange(self.n_users, device=items.device)
         if self.profile_weight:

@@ -21,6 +21,12 @@ from intentbench.models.base import ClosedFormRecommender
 from intentbench.models.card import Card
 from intentbench.nn.item_matrix import ItemMatrix, count_matrix, recency_weights
 
+MAX_PAIRS = 400_000_000
+"""Pairs of items that users have in common; preparing takes about 50 bytes each (20 GB)."""
+
+SAMPLE = 500
+"""Items by which the number of pairs is estimated."""
+
 CARD = Card(
     title="ItemKNN",
     paper="Deshpande & Karypis, Item-based top-N recommendation algorithms, ACM TOIS 22(1), 2004, "
@@ -85,8 +91,13 @@ class ItemKNN(ClosedFormRecommender):
 
 
 def shrunk_cosine(training: TrainingData, shrink: float) -> "csr_array[Any]":
-    """C (V + 1, V + 1), symmetric, its diagonal 0."""
+    """C (V + 1, V + 1), symmetric, its diagonal 0.
+
+    Raises:
+        RequestError: there are too many pairs of items.
+    """
     had = count_matrix(training, np.float32)
+    _check_pairs(had)
     common = (had.T @ had).tocoo()
     users = np.asarray(had.sum(axis=0))  # n_a, exact in float32 up to 2^24 users
     a, b = common.row, common.col
@@ -94,6 +105,21 @@ def shrunk_cosine(training: TrainingData, shrink: float) -> "csr_array[Any]":
     a, b = a[pairs], b[pairs]
     values = common.data[pairs] / (np.sqrt(users[a] * users[b]) + shrink)
     return csr_array((values, (a, b)), shape=common.shape)
+
+
+def _check_pairs(had: "csr_array[Any]") -> None:
+    """Refuse what no machine holds, by a sample of rows where the lengths of users allow it."""
+    n_rows = had.shape[1]
+    most = min(n_rows**2, int((np.diff(had.indptr).astype(np.int64) ** 2).sum()))
+    if most > MAX_PAIRS:
+        sample = had.T.tocsr()[:: max(n_rows // SAMPLE, 1)]
+        pairs = (sample @ had).nnz * n_rows / sample.shape[0]
+        if pairs > MAX_PAIRS:
+            raise RequestError(
+                f"item_knn: about {pairs / 1e6:,.0f} million pairs of items have users in common, "
+                f"{50 * pairs / 1e9:.0f} GB, the limit is {MAX_PAIRS / 1e6:,.0f} million; use "
+                "markov, or a dataset with a larger k-core"
+            )
 
 
 def keep_largest(matrix: "csr_array[Any]", count: int) -> "csr_array[Any]":

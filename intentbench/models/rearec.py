@@ -37,6 +37,7 @@ from intentbench.models.base import GradientRecommender
 from intentbench.models.card import Card
 from intentbench.nn.cross_entropy import chunked_cross_entropy
 from intentbench.nn.divergence import mean_divergence
+from intentbench.nn.processes import gather
 from intentbench.nn.transformer import BertBlock, SequenceEncoder, take_last
 
 CARD = Card(
@@ -290,6 +291,7 @@ def _apply(
 
 def step_contrast(noisy: Tensor, clean: Tensor, temperature: float) -> Tensor:
     """Eq. 12 of r̃ and r, both (B, K, D): mean over rows of the sum over steps, over K + 1."""
+    noisy, clean = gather(noisy), gather(clean)
     similarity = torch.einsum("bkd,ckd->kbc", noisy, clean) / temperature
     terms = similarity.logsumexp(2) - similarity.diagonal(dim1=1, dim2=2)
     return terms.mean(1).sum() / (len(terms) + 1)

@@ -22,6 +22,7 @@ from intentbench.models.graph_text import (
     align,
     published,
 )
+from intentbench.nn.processes import gather_fields
 from intentbench.nn.text_alignment import project
 
 CARD = Card(
@@ -105,6 +106,7 @@ class RLMRecCon(TextGraphRecommender):
         """λ_p L_prf, "profile"."""
         if not self.weight:
             return {}
+        triples = gather_fields(triples)
         everyone = torch.arange(self.n_users, device=self.device)
         nodes = torch.cat([everyone, triples.positives, triples.negatives])
         profiles = project(self.tower, self.profile_text, nodes)

@@ -28,6 +28,7 @@ from intentbench.nn.losses import (
     generalised_bce,
     positive_and_negative_scores,
     sampled_softmax,
+    shared_negative_scores,
 )
 from intentbench.nn.negatives import UniformNegatives
 from intentbench.nn.transformer import EncoderName, SequenceEncoder
@@ -160,13 +161,14 @@ class SASRec(GradientRecommender):
         states = self._states(batch)
         if self.loss_name == "ce":
             return {"total": chunked_cross_entropy(states, self.item_table(), batch.labels)}
-        negatives = self._negatives(batch)
-        positive, negative = positive_and_negative_scores(
-            states, self.item_table(), batch.labels, negatives
-        )
+        table, negatives = self.item_table(), self._negatives(batch)
         if self.loss_name == "ss":
-            hits = negatives == batch.labels[:, None]
+            positive = (states * table[batch.labels]).sum(-1)
+            longest = 1 if self.layout == "prefix" else batch.items.shape[1]
+            negative = shared_negative_scores(states, table, batch.rows, negatives, longest)
+            hits = negatives[batch.rows] == batch.labels[:, None]
             return {"total": sampled_softmax(positive, negative, hits)}
+        positive, negative = positive_and_negative_scores(states, table, batch.labels, negatives)
         if self.loss_name == "gbce":
             return {"total": generalised_bce(positive, negative, self.n_items, self.calibration)}
         return {"total": binary_cross_entropy(positive, negative)}
@@ -178,12 +180,11 @@ class SASRec(GradientRecommender):
         return encode_groups(batch, self.encoder)[batch.select]
 
     def _negatives(self, batch: SequenceBatch) -> Tensor:
-        """(T, K): `bce` unseen by the user, `gbce` any item, `ss` any, shared by a row."""
+        """(T, K): `bce` unseen by the user, `gbce` any item; `ss` (B, K), any, shared by a row."""
         if self.loss_name in ("bce1", "bceK"):
             if self.sampler is None:
                 raise RuntimeError("SASRec.prepare must see the training events before the loss")
             return self.sampler.sample(batch.users[batch.rows], self.n_negatives)
         rows = len(batch.users) if self.loss_name == "ss" else len(batch.labels)
         shape = (rows, self.n_negatives)
-        drawn = torch.randint(1, self.n_items + 1, shape, device=batch.labels.device)
-        return drawn[batch.rows] if self.loss_name == "ss" else drawn
+        return torch.randint(1, self.n_items + 1, shape, device=batch.labels.device)

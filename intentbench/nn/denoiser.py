@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from intentbench.nn.diffusion import GaussianDiffusion, Schedule, step_embedding
+from intentbench.nn.processes import pool_mean
 
 DenoiserName = Literal["mlp1", "mlp2"]
 
@@ -116,7 +117,7 @@ class GuidedDiffusion(nn.Module):
         steps = torch.randint(1, self.process.steps + 1, (count,), device=signal.device)[rows]
         noisy = self.process.diffuse(clean, steps, torch.randn_like(clean))
         error: Tensor = mse_loss(self.denoiser(noisy, dropped[rows], steps), clean)
-        return error
+        return pool_mean(error, len(rows))
 
     def guided(
         self, noisy: Tensor, signal: Tensor, step: int, times: Tensor | None = None

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from intentbench.nn.processes import gather
+
 
 def info_nce(
     first: Tensor,
@@ -19,25 +21,28 @@ def info_nce(
 
         mean_a -log( e^{s(a, a+)} / (e^{s(a, a+)} + Σ_{b: g_b ≠ g_a} e^{s(a, b)}) )
 
-    with s(a, b) = z_a·z_b / τ.
+    with s(a, b) = z_a·z_b / τ. Several processes contrast the rows of all of them.
 
     Args:
         first: (B, D).
         second: (B, D), row k belongs to row k of `first`.
         temperature: τ.
         groups: (B,) integers: rows of one group are never negatives of each other. Or (B, B)
-            bool, symmetric and true on the diagonal: the pairs that are not. None: every row is a
-            group of its own.
+            bool, symmetric and true on the diagonal: the pairs that are not (of the rows of all
+            processes, where there are several). None: every row is a group of its own.
         cosine: divide by the lengths of the vectors.
 
     Returns:
         A scalar; 0 where no row has a negative.
     """
+    first, second = gather(first), gather(second)
     rows = torch.cat([first, second])
     if cosine:
         rows = normalize(rows, dim=1)
     if groups is None:
         groups = torch.arange(len(first), device=first.device)
+    elif groups.ndim == 1:
+        groups = gather(groups)
     alike = groups if groups.ndim == 2 else groups[:, None] == groups
     similarity = rows @ rows.T / temperature
     positive = similarity.diagonal(len(first)).repeat(2)

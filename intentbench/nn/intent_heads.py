@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from intentbench.nn.initialisation import init_normal
+from intentbench.nn.processes import pool_mean
 
 Multi = Literal["softmax", "bce"]
 
@@ -96,7 +97,9 @@ class IntentMixture(nn.Module):
 
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     """Σ w ℓ / Σ w over (T,); 0 where all weights are 0."""
-    return (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(losses.dtype).tiny)
+    total = weights.sum()
+    mean = (weights * losses).sum() / total.clamp(min=torch.finfo(losses.dtype).tiny)
+    return pool_mean(mean, total)
 
 
 def single_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -18,6 +18,32 @@ def positive_and_negative_scores(
     return positive, negative
 
 
+def shared_negative_scores(
+    states: Tensor, table: Tensor, rows: Tensor, negatives: Tensor, longest: int
+) -> Tensor:
+    """Dot products with negatives that the targets of a row share.
+
+    One product a row, of which no vector of a negative is copied for each target: with 50 targets
+    a row a fiftieth of the memory that `positive_and_negative_scores` takes.
+
+    Args:
+        states: (T, D).
+        table: (V + 1, D) item vectors.
+        rows: (T,) int64, the row of each target, not falling.
+        negatives: (B, K) items of each row.
+        longest: targets of a row at most.
+
+    Returns:
+        (T, K).
+    """
+    count = torch.bincount(rows, minlength=len(negatives))
+    first = count.cumsum(0) - count
+    place = rows * longest + torch.arange(len(rows), device=rows.device) - first[rows]
+    grouped = states.new_zeros(len(negatives) * longest, states.shape[1])
+    grouped = grouped.index_copy(0, place, states).view(len(negatives), longest, -1)
+    return torch.bmm(grouped, table[negatives].transpose(1, 2)).flatten(0, 1)[place]
+
+
 def binary_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
     """`-log σ(s+) - Σ_k log(1 - σ(s_k))`; with K = 1 the loss of SASRec (`bce1`).
 

@@ -23,6 +23,7 @@ from datamodules.types import SequenceBatch, TrainingData
 from intentbench.nn.info_nce import info_nce
 from intentbench.nn.losses import binary_cross_entropy, positive_and_negative_scores
 from intentbench.nn.negatives import UniformNegatives
+from intentbench.nn.processes import widest
 
 Edit = Callable[..., Edited]
 """(items (B, L), lengths (B,), noise=(B, N + 1) with N ≥ L) -> edited items and lengths."""
@@ -198,7 +199,7 @@ def encode_view(view: Edited, groups: Groups, encode: Callable[[Tensor], Tensor]
 
 def instance_contrast(first: EncodedRows, second: EncodedRows, temperature: float) -> Tensor:
     """InfoNCE between the flattened states of two views: how alike they are, place by place."""
-    width = max(first.width, second.width)
+    width = widest(max(first.width, second.width), first.lengths.device)
     return info_nce(
         first.right_aligned(width).flatten(1), second.right_aligned(width).flatten(1), temperature
     )

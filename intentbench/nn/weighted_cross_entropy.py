@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from datamodules.types import PAD
 from intentbench.nn import cross_entropy
+from intentbench.nn.processes import pool_mean
 
 
 def weighted_cross_entropy(
@@ -32,7 +33,8 @@ def weighted_cross_entropy(
             for part in parts
         ]
     ).sum()
-    return total / weights.sum().clamp(min=torch.finfo(total.dtype).tiny)
+    weight = weights.sum()
+    return pool_mean(total / weight.clamp(min=torch.finfo(total.dtype).tiny), weight)
 
 
 def _chunk(states: Tensor, targets: Tensor, weights: Tensor, table: Tensor) -> Tensor:

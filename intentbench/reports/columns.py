@@ -4,8 +4,9 @@ A producer takes a section and gives a heading and one text a row. Another colum
 producer in `accuracy_columns`, `published_columns` or `COST`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean
+from typing import Any
 
 from intentbench.reports.leaderboard import ALPHA, Row, Section
 from intentbench.stats.contrast import BORROWED, USERS_ONLY, Contrast
@@ -201,6 +202,21 @@ def published_columns(section: Section) -> list[Column]:
     return produce(section, [published(metric) for metric in section.table.headline])
 
 
+def tuning(section: Section) -> Column:
+    """What the search cost that chose the arguments, or what they are instead."""
+    return "arguments", [_tuning(row.tuning) for row in section.rows]
+
+
+def _tuning(found: Mapping[str, Any]) -> str:
+    search = found.get("search")
+    if search is None:
+        return str(found.get("instead", EMPTY))
+    failed = f", {search['failed']} failed" if search["failed"] else ""
+    return f"tuned: {search['trials']} trials, {search['pruned']} pruned{failed}, " + (
+        f"{search['seconds']:,.0f} s"
+    )
+
+
 COST: tuple[Producer, ...] = (
     row_name,
     cost("parameters", lambda row: row.records[0].cost.parameters),
@@ -211,5 +227,6 @@ COST: tuple[Producer, ...] = (
     cost("ms / user, batch 256", lambda row: mean(r.cost.latency_256 for r in row.records), 3),
     cost("peak MiB", lambda row: max(r.cost.peak_memory_mb for r in row.records)),
     cost("peak device MiB", lambda row: max(r.cost.peak_device_memory_mb for r in row.records)),
+    tuning,
 )
 """At what price: shown where there is anything."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,19 @@ def render_comparisons(found: Sequence[Comparison], metric: str | None = None) -
 
 def render_json(found: Sequence[Comparison]) -> bytes:
     """Comparisons with everything that was computed; a number that JSON cannot say is null."""
-    content = [{**asdict(one), "verdict": one.verdict, "alpha": ALPHA} for one in found]
+    content = [
+        {
+            **vars(one),
+            "contrast": one.contrast.figures(),
+            "effect": vars(one.effect),
+            "groups": [
+                {**vars(group), "contrast": group.contrast.figures()} for group in one.groups
+            ],
+            "verdict": one.verdict,
+            "alpha": ALPHA,
+        }
+        for one in found
+    ]
     return (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentbench.reports.columns import short_name
-from intentbench.reports.figures import render_svg, text_inches
+from intentbench.reports.figures import lay_out, render_svg, text_inches
 from intentbench.reports.leaderboard import Row, Section
 from intentbench.results.record import Cost
 
@@ -124,8 +124,7 @@ def draw_costs(section: Section) -> bytes:
         f"{'one kind' if len(_machines(section)) == 1 else 'several kinds'} of machine",
         fontsize="medium",
     )
-    figure.draw_without_rendering()  # lays out; numbers are placed in what came out
-    figure.set_layout_engine("none")
+    lay_out(figure)  # numbers are placed in what came out
     for axis, points in zip(axes, panels.values(), strict=True):
         _place_numbers(axis, points)
     return render_svg(figure)

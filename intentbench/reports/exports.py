@@ -78,7 +78,7 @@ def _groups(groups: Groups, rows: tuple[GroupedRow, ...], unit: str) -> dict[str
         "rows": {
             row.label: {
                 "means": row.means,
-                "differences": [asdict(found) for found in row.differences or ()],
+                "differences": [found.figures() for found in row.differences or ()],
             }
             for row in rows
         },
@@ -197,9 +197,9 @@ def _pairs(section: Section) -> list[dict[str, Any]]:
         {
             "a": a,
             "b": b,
-            **asdict(family.contrasts[a, b]),
+            **family.contrasts[a, b].figures(),
             "p_adjusted": family.adjusted[a, b],
-            **asdict(family.effects[a, b]),
+            **vars(family.effects[a, b]),
         }
         for a, b in combinations(family.labels, 2)
     ]

@@ -20,10 +20,22 @@ def picture_name(board: str, dataset: str, kind: str) -> str:
     return f"{board}.{dataset}.{kind}.svg"
 
 
+def lay_out(figure: Any) -> None:
+    """Give all parts of a figure their final places.
+
+    Saving would do so too, but in a drawing of its own that is thrown away.
+    """
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+
+
 def render_svg(figure: Any) -> bytes:
     """A matplotlib figure as SVG; the same figure gives the same bytes with the same matplotlib."""
     import matplotlib as mpl
 
+    lay_out(figure)
     buffer = io.BytesIO()
     # text stays text, ids do not depend on the run
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "intentbench"}):

@@ -1,7 +1,7 @@
 """Tables of ranks to a leaderboard: rows in order, tested, beside what others published."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class Row:
         deviations: metric to standard deviation over seeds; None with one seed.
         published: metric to the figure to compare with, as in `Published.snapshot`.
         stale: whether its code has changed since.
+        tuning: how its arguments were chosen, as in `Plan`; {} where the page does not say.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Row:
     deviations: dict[str, float | None]
     published: dict[str, dict[str, Any]]
     stale: bool
+    tuning: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ceiling(self) -> bool:
@@ -253,7 +255,14 @@ def _row(table: Table, label: str, cell: Cell | None, seeds: tuple[int, ...], pl
         seeds = (0,)
     code = plan.code.get(label)
     stale = cell is not None and code is not None and any(r.code != code for r in cell.records)
-    return Row(label, cell, seeds, means, deviations, published, stale)
+    tuning = plan.tuning.get(table.dataset, {}).get(label, {})
+    found = tuning.get("arguments", {})
+    # a row may have been run before its values were tuned
+    if cell is not None and any(
+        r.arguments.get(name) != value for r in cell.records for name, value in found.items()
+    ):
+        tuning = {}
+    return Row(label, cell, seeds, means, deviations, published, stale, tuning)
 
 
 def find_published(record: TrialRecord, metric: str) -> dict[str, Any] | None:

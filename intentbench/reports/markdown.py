@@ -53,6 +53,7 @@ from intentbench.reports.provenance import (
     sign_lines,
     stale_lines,
     texts_line,
+    tuned_lines,
 )
 from intentbench.reports.sweeps import sweep_line
 from intentbench.results.external import EXTERNAL
@@ -133,6 +134,7 @@ def _section(section: Section, board: Leaderboard) -> list[str]:
         popularity_line(section),
         *noise_lines(section),
         *sign_lines(section),
+        *tuned_lines(section),
         protocol_line(section),
         texts_line(section),
         *data_lines(section),
@@ -207,6 +209,11 @@ def _caption(board: Leaderboard) -> list[str]:
             "Sets of held-out items: Recall@k is the share of a user's held-out items among the "
             "first k; NDCG@k sums 1 / log2(1 + rank) over those among the first k and divides by "
             "the same sum for the best order. Held-out items of one user compete for ranks."
+        )
+    if any(row.tuning.get("search") for section in board.sections for row in section.rows):
+        lines.append(
+            "Tuned: the trials of the search that chose a row's arguments, each a training with "
+            "one seed, judged on validation alone, and their seconds, which no other cost counts."
         )
     lines += noise_caption(board)
     if BORROWED in notes:

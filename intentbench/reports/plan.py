@@ -29,6 +29,8 @@ class Plan:
         family: of `FAMILIES`; that of the reference needs one.
         correction: of `CORRECTIONS`.
         code: label to fingerprint of its code today; a cell made with other code is called stale.
+        tuning: dataset to label to how its arguments were chosen: `arguments` and `search` of tuned
+            rows, `instead` of others. Empty for datasets of which no row is tuned.
     """
 
     title: str = ""
@@ -41,6 +43,7 @@ class Plan:
     family: str = PAIRS
     correction: Method = "holm"
     code: dict[str, str] = field(default_factory=dict, hash=False)
+    tuning: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Check what is tested.
@@ -55,8 +58,10 @@ class Plan:
             raise RequestError("family: reference: name a row as reference, or test all pairs")
 
     def to_json(self) -> dict[str, Any]:
-        """As a file has it; groups, family and correction are said where they are not the rule."""
+        """As a file has it; what is not the rule is said, what is the rule is not."""
         fields = asdict(self)
+        if not fields["tuning"]:
+            del fields["tuning"]
         for name in ("groups", "family", "correction"):
             if fields[name] == getattr(Plan, name):
                 del fields[name]

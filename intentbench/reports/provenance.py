@@ -164,6 +164,23 @@ def sign_lines(section: Section) -> list[str]:
     ]
 
 
+def tuned_lines(section: Section) -> list[str]:
+    """Values that a search chose, by row, and what they came to on validation."""
+    lines = []
+    for row in section.rows:
+        if (search := row.tuning.get("search")) is None:
+            continue
+        chosen = sorted(row.tuning["arguments"].items())  # a file may have another order
+        values = ", ".join(f"{name} {value}" for name, value in chosen)
+        before = "" if search["before"] is None else f", {search['before']:.4f} with those before"
+        lines.append(
+            f"Tuned values of {code(row.label)}: {values} ({short_name(search['metric'])} "
+            f"{search['value']:.4f} on validation{before}; {search['sampler']}, seed "
+            f"{search['seed']}, study {code(search['study'])})."
+        )
+    return lines
+
+
 def protocol_line(section: Section) -> str:
     """How targets were ranked, and what the methods were given."""
     records = section.records

@@ -1,5 +1,6 @@
 """Where a trial ran: versions, commit, device, threads. Needs no torch."""
 
+import json
 import os
 import platform
 import subprocess
@@ -31,6 +32,9 @@ VARIABLES = (
 )
 """The only environment variables that are recorded: others may hold keys."""
 
+COMMIT = "COMMIT.json"
+"""Beside the packages where they were copied out of a checkout: its "commit" and "dirty"."""
+
 
 def describe_environment(device: str, threads: int) -> dict[str, Any]:
     """What a reader needs to know of the machine.
@@ -41,7 +45,8 @@ def describe_environment(device: str, threads: int) -> dict[str, Any]:
 
     Returns:
         Plain JSON types: python, platform, packages, commit, dirty, cpu, cores, device, threads,
-        variables. `commit` is "" and `dirty` None where the package is no git checkout.
+        variables. `commit` is "" and `dirty` None where the package is no git checkout and does
+        not say what it was copied from.
     """
     commit, dirty = _commit(Path(__file__).parents[2])
     return {
@@ -71,6 +76,9 @@ def _commit(checkout: Path) -> tuple[str, bool | None]:
     A folder that merely lies inside somebody else's repository (site-packages in a project's
     virtual environment) has no commit of its own.
     """
+    if (stated := checkout / COMMIT).is_file():
+        copied = json.loads(stated.read_text(encoding="utf-8"))
+        return copied["commit"], copied["dirty"]
     if not (checkout / ".git").exists():
         return "", None
     try:

@@ -1,21 +1,19 @@
 """What a trial observes of itself while it trains: recall, epochs, seconds, validations."""
 
-import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
 from intentbench.metrics.users import SETS, mean_metric
+from intentbench.results.progress import TrialProgress, read_progress, write_progress
 
 if TYPE_CHECKING:
     from intentbench.metrics.collection import RankMetric
-
-PROGRESS = "progress.json"
-"""The file that tells the parent process how far a trial is."""
-
 
 RECALLS = ("recall@10", "recall@20")
 """Validation metrics that `UserRecall` adds to those of every method."""
@@ -40,7 +38,7 @@ class EpochWatch(Callback):
     """Times training epochs without their validation, and keeps what validations came to.
 
     Args:
-        folder: gets `progress.json` after each epoch; no durability, it only feeds the display.
+        folder: its `progress.json` is kept up to date, once an epoch.
         monitor: name of the validation metric, without "val/".
 
     Attributes:
@@ -60,10 +58,12 @@ class EpochWatch(Callback):
         self.best_epoch = -1
         self.curve: list[float] = []
         self._started: float | None = None
+        self._fit_began = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget how far an earlier attempt came."""
-        (self.folder / PROGRESS).unlink(missing_ok=True)
+        """Say that training has begun."""
+        self._fit_began = time.perf_counter()
+        self._tell(trainer, phase="training")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -77,15 +77,20 @@ class EpochWatch(Callback):
         """Stop the clock where nothing was validated, and report."""
         self._stop(pl_module)
         self.epochs += 1
-        state = {
-            "epoch": self.epochs,
-            "max_epochs": trainer.max_epochs,
-            "metric": self.monitor,
-            "best": self.best.get(self.monitor),
-        }
-        temporary = self.folder / f".{PROGRESS}"
-        temporary.write_text(json.dumps(state), encoding="utf-8")
-        temporary.replace(self.folder / PROGRESS)
+        fewest, most = epochs_left(trainer, self.epochs)
+        self._tell(
+            trainer,
+            epoch=self.epochs,
+            fewest_left=fewest,
+            most_left=most,
+            value=self.curve[-1] if self.curve else None,
+            best=self.best.get(self.monitor),
+            seconds_per_epoch=(time.perf_counter() - self._fit_began) / self.epochs,
+        )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that what follows is no training."""
+        self._tell(trainer, phase="testing")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the best metrics; of equals the earliest, as `ModelCheckpoint` does."""
@@ -95,10 +100,34 @@ class EpochWatch(Callback):
         if found[self.monitor] > self.best.get(self.monitor, -1.0):
             self.best, self.best_epoch = found, trainer.current_epoch
 
+    def _tell(self, trainer: Trainer, **changes: Any) -> None:
+        if trainer.is_global_zero:
+            state = read_progress(self.folder) or TrialProgress()
+            known: dict[str, Any] = {"max_epochs": trainer.max_epochs, "metric": self.monitor}
+            write_progress(self.folder, replace(state, **known, **changes, updated=time.time()))
+
     def _stop(self, module: LightningModule) -> None:
         if self._started is not None:
             self.seconds += _now(module) - self._started
             self._started = None
+
+
+def epochs_left(trainer: Trainer, done: int) -> tuple[int, int]:
+    """Epochs still to come: if the monitored metric never improves again, and at most.
+
+    Args:
+        trainer: at the end of an epoch.
+        done: epochs trained.
+    """
+    if trainer.should_stop:
+        return 0, 0
+    most = (trainer.max_epochs or done) - done
+    stopping = trainer.early_stopping_callback
+    if not isinstance(stopping, EarlyStopping):
+        return most, most
+    every = trainer.check_val_every_n_epoch or 1
+    validations = stopping.patience - stopping.wait_count
+    return min(most, validations * every - done % every), most
 
 
 def validation_metrics(metrics: dict[str, Any]) -> dict[str, float]:

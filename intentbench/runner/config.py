@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +21,10 @@ DATA_MODULES: dict[Layout, type[SequenceDataModule]] = {
 }
 """The data module of each layout of training rows."""
 
+UNSAID = ("processes", "accumulate", "compile")
+"""Fields of `Training` that names, configurations and records leave out at their defaults: those of
+trials made before there were any stay as they are."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -32,6 +36,10 @@ class Training:
         monitor: validation metric that chooses the epoch.
         validate_every: epochs between validations.
         precision: of Lightning's Trainer.
+        processes: processes that share each batch, see `docs/distributed.md`; on GPUs as many of
+            these.
+        accumulate: batches whose gradients are averaged for one step of the optimiser.
+        compile: put the loss through torch.compile.
     """
 
     max_epochs: int = 200
@@ -39,6 +47,15 @@ class Training:
     monitor: str = "ndcg@10"
     validate_every: int = 1
     precision: str = "32-true"
+    processes: int = 1
+    accumulate: int = 1
+    compile: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """All fields, but for those of `UNSAID` that have their default."""
+        defaults = {one.name: one.default for one in fields(self) if one.name in UNSAID}
+        given = asdict(self)
+        return {n: v for n, v in given.items() if n not in defaults or v != defaults[n]}
 
     def trainer(self) -> dict[str, Any]:
         """Arguments of Lightning's Trainer, as they stand in `config.yaml`.
@@ -51,9 +68,9 @@ class Training:
             "save_weights_only": True,
             "enable_version_counter": False,
         }
-        return {
+        settings: dict[str, Any] = {
             "accelerator": "auto",
-            "devices": 1,
+            "devices": self.processes,
             "precision": self.precision,
             "max_epochs": self.max_epochs,
             "check_val_every_n_epoch": self.validate_every,
@@ -76,6 +93,13 @@ class Training:
             # Lightning would otherwise take over a SLURM allocation that it runs inside.
             "plugins": [_block("lightning.pytorch.plugins.environments.LightningEnvironment")],
         }
+        if self.processes > 1:
+            settings["strategy"] = _block("intentbench.runner.distributed.GlobalBatchStrategy")
+        if self.accumulate > 1:
+            settings["accumulate_grad_batches"] = self.accumulate
+        if self.compile:
+            settings["callbacks"].append(_block("intentbench.runner.compiled.CompileLoss"))
+        return settings
 
 
 @dataclass(frozen=True)
@@ -129,7 +153,7 @@ class Trial:
             "method": self.method,
             "arguments": self.arguments,
             "data": self.data,
-            "training": asdict(self.training),
+            "training": self.training.settings(),
             "seed": self.seed,
         }
         if self.pretrained:  # left out where there is none: names of other trials stay
@@ -149,6 +173,7 @@ class Trial:
         block = asdict(self)
         for key in ("arguments", "class_path", "data", "seed", "source"):
             del block[key]
+        block["training"] = self.training.settings()
         data = {"dataset": self.source, **self.data, "seed": self.seed}
         module = DATA_MODULES[self.data["layout"]]
         return {

@@ -11,9 +11,12 @@ from intentbench.models.pretrained import PretrainedRecommender
 from intentbench.runner.arguments import resolve_arguments, suggest
 from intentbench.runner.callbacks import RECALLS
 from intentbench.runner.config import DATA_MODULES, Training
+from intentbench.runner.distributed import check_processes
 from intentbench.runner.noise import resolve_noise
 from intentbench.runner.plugin import find_method
 from intentbench.runner.presets import load_settings
+from intentbench.runner.spaces import find_space
+from intentbench.runner.tuned import Tuned, load_tuned, tuned_path
 from intentbench.runner.values import check_keys, read_mapping, read_name
 
 COMMON = ("data", "training", "noise", "per_dataset")
@@ -48,6 +51,10 @@ class Entrant:
         data: arguments of the data module, but for dataset and seed.
         training: epochs and early stopping.
         noise: what it is measured under; see `intentbench.runner.noise.NoisePlan`. {} for none.
+        own: names of the arguments that the row itself gives.
+        search: the block `search` of the method's file, None where there is none.
+        tuned: what a search chose for the row, by dataset; it is part of `arguments_on`.
+        settings: the method's file.
     """
 
     label: str
@@ -60,10 +67,16 @@ class Entrant:
     data_departures: dict[str, dict[str, Any]] = field(default_factory=dict, hash=False)
     pretrained: "Entrant | None" = None
     noise: dict[str, Any] = field(default_factory=dict, hash=False)
+    own: frozenset[str] = frozenset()
+    search: Mapping[str, Any] | None = field(default=None, hash=False)
+    tuned: dict[str, Tuned] = field(default_factory=dict, hash=False)
+    settings: Path = Path()
 
     def arguments_on(self, dataset: str) -> dict[str, Any]:
         """Its arguments on a dataset."""
         arguments = self.departures.get(dataset, self.arguments)
+        if dataset in self.tuned:
+            arguments = {**arguments, **self.tuned[dataset].arguments}
         if self.pretrained is None:
             return arguments
         base = {
@@ -109,7 +122,11 @@ class Common:
 
 
 def read_entrants(
-    rows: Mapping[str, Any], common: Common, methods: Mapping[str, type[Recommender]], path: Path
+    rows: Mapping[str, Any],
+    common: Common,
+    methods: Mapping[str, type[Recommender]],
+    path: Path,
+    board: str,
 ) -> tuple[Entrant, ...]:
     """The rows of a spec.
 
@@ -118,6 +135,7 @@ def read_entrants(
         common: what holds for all.
         methods: further methods, of a plugin.
         path: of the spec.
+        board: its name, under which tuned values are kept.
 
     Raises:
         RequestError: a row that could not run.
@@ -132,8 +150,42 @@ def read_entrants(
             if name in given[label]:
                 where = f"{path}: models.{label}.{name}"
                 raise RequestError(f"{where}: follows from `pretrained`; leave one of them out")
-    entrants = [_entrant(label, row, common, methods, path) for label, row in given.items()]
+    entrants = [_entrant(label, row, common, methods, path, board) for label, row in given.items()]
+    for row in entrants:
+        sizes = [data["batch_size"] for data in (row.data, *row.data_departures.values())]
+        where = f"{path}: models.{row.label}"
+        check_processes(row.method, row.cls, row.training, sizes, bool(row.noise), where)
     return _linked(entrants, sources, path)
+
+
+def describe_tuning(
+    entrants: Sequence[Entrant], datasets: Sequence[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """How the arguments of rows were chosen, for the page of a board.
+
+    Args:
+        entrants: all rows.
+        datasets: names of all datasets.
+
+    Returns:
+        Dataset to label to `arguments` and `search` of tuned values, or to what stands `instead`
+        of these; without datasets of which no row is tuned.
+    """
+
+    def describe(entrant: Entrant, dataset: str) -> dict[str, Any]:
+        if tuned := entrant.tuned.get(dataset):
+            return {"arguments": tuned.arguments, "search": asdict(tuned.budget)}
+        if not find_space(entrant.method, entrant.cls, entrant.search, str(entrant.settings)):
+            return {"instead": "nothing to tune"}
+        if entrant.own:
+            return {"instead": "values of the spec"}
+        return {"instead": "published settings" if dataset in entrant.departures else "defaults"}
+
+    return {
+        dataset: {entrant.label: describe(entrant, dataset) for entrant in entrants}
+        for dataset in datasets
+        if any(dataset in entrant.tuned for entrant in entrants)
+    }
 
 
 def _entrant(
@@ -142,6 +194,7 @@ def _entrant(
     common: Common,
     methods: Mapping[str, type[Recommender]],
     path: Path,
+    board: str,
 ) -> Entrant:
     where = f"{path}: models.{label}"
     method = str(arguments.pop("method", label))
@@ -180,7 +233,25 @@ def _entrant(
             for name, block in common.per_dataset.items()
         },
         noise=resolve_noise({**common.noise, **noise}, cls, layout, f"{where}.noise"),
+        own=frozenset(arguments),
+        search=file.search,
+        tuned=_tuned(load_tuned(tuned_path(file.path, method), board, label), cls, arguments),
+        settings=file.path,
     )
+
+
+def _tuned(
+    found: Mapping[str, Tuned], cls: type[Recommender], own: Mapping[str, Any]
+) -> dict[str, Tuned]:
+    """Tuned values by dataset, checked; what the row gives itself wins over them."""
+    tuned = {}
+    for dataset, chosen in found.items():
+        if "layout" in chosen.arguments:
+            raise RequestError(f"{chosen.where}: the layout is chosen by a row or preset")
+        resolved = _resolve(cls, chosen.arguments, chosen.where)
+        values = {name: resolved[name] for name in chosen.arguments if name not in own}
+        tuned[dataset] = replace(chosen, arguments=values)
+    return {dataset: chosen for dataset, chosen in tuned.items() if chosen.arguments}
 
 
 def _linked(
@@ -231,7 +302,7 @@ def _training(given: Mapping[str, Any], where: str) -> Training:
     if training.monitor not in validated:
         hint = suggest(str(training.monitor), validated)
         raise RequestError(f"{where}.monitor: unknown metric {training.monitor!r}; {hint}")
-    for name in ("max_epochs", "patience", "validate_every"):
+    for name in ("max_epochs", "patience", "validate_every", "processes", "accumulate"):
         if asdict(training)[name] < 1:
             raise RequestError(f"{where}.{name}: must be at least 1")
     return training

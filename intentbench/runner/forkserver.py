@@ -5,7 +5,8 @@ server then imports while the command does.
 """
 
 import multiprocessing
-from multiprocessing import forkserver
+import signal
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 
 PRELOADED = ["intentbench.runner.executors", "torch.utils.tensorboard"]
@@ -13,8 +14,16 @@ PRELOADED = ["intentbench.runner.executors", "torch.utils.tensorboard"]
 
 
 def start_forkserver() -> ForkServerContext:
-    """Start the server unless it runs, without waiting for it."""
+    """Start the server unless it runs, without waiting for it.
+
+    Ctrl-C is kept from it and from its workers: the runner alone answers it, and ends them.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # would lift the block below
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context

@@ -1,8 +1,13 @@
 """A benchmark as trials: what there is, what is missing, and the running of it."""
 
 import inspect
-from collections.abc import Iterator
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,16 +20,17 @@ from datamodules.prepared import PreparedDataset, load_prepared
 from intentbench.models.takes import TakesDataset
 from intentbench.results.fingerprint import code_fingerprint
 from intentbench.results.record import TrialRecord
-from intentbench.results.store import CHECKPOINT, read_record
+from intentbench.results.store import CHECKPOINT
 from intentbench.runner.config import Trial
 from intentbench.runner.entrants import Entrant
 from intentbench.runner.executors import plan_slots, run_local
-from intentbench.runner.jobs import Job
-from intentbench.runner.progress import Progress, describe_job
+from intentbench.runner.jobs import Job, is_whole, read_finished
+from intentbench.runner.order import describe_order, order_jobs, past_seconds
+from intentbench.runner.progress import Progress
 from intentbench.runner.trial import describe_trial
 from intentbench.spec import BenchmarkSpec
 
-STATES = ("done", "stale", "failed", "missing")
+STATES = ("done", "stale", "failed", "damaged", "missing")
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class RunOptions:
         trials_per_device: likewise.
         dry_run: only say what would be run.
         rerun_stale: run again what was made with other code.
+        executor: "local", or "ray" for a cluster.
+        address: of the cluster; see `intentbench.runner.ray_cluster.ClusterOptions`.
     """
 
     out: Path = Path("runs")
@@ -46,6 +54,8 @@ class RunOptions:
     trials_per_device: int | None = None
     dry_run: bool = False
     rerun_stale: bool = False
+    executor: str = "local"
+    address: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -55,16 +65,18 @@ class Planned:
     Attributes:
         job: how to run it.
         record: what an earlier run left, None where there is nothing.
+        damage: what is wrong with what it left, "" for nothing; there is no record then.
     """
 
     job: Job
     record: TrialRecord | None
+    damage: str = ""
 
     @property
     def state(self) -> str:
-        """One of `STATES`; what failed is tried again."""
+        """One of `STATES`; what failed or is damaged is run again."""
         if self.record is None:
-            return "missing"
+            return "damaged" if self.damage else "missing"
         if self.record.status == "failed":
             return "failed"
         return "done" if self.record.code == self.job.trial.code else "stale"
@@ -123,8 +135,7 @@ def plan_grid(spec: BenchmarkSpec, options: RunOptions) -> list[Planned]:
     """Every trial of a benchmark, datasets prepared, with what earlier runs left of it.
 
     Raises:
-        RequestError: a dataset cannot be had, a method needs more than it has, or a record cannot
-            be read.
+        RequestError: a dataset cannot be had, or a method needs more than it has.
     """
     grid = []
     for entry in spec.datasets:
@@ -135,11 +146,12 @@ def plan_grid(spec: BenchmarkSpec, options: RunOptions) -> list[Planned]:
             for seed in spec.seeds_of(entrant):
                 trial = build_trial(spec, entrant, entry, dataset, seed)
                 place = trial.folder(options.out)
-                record = read_record(place)
+                record, damage = _look(place)
                 blank = describe_trial(trial, dataset, entrant.cls)
                 replaces = record.finished if record else ""
                 after = place.parents[1] / trial.pretrained if trial.pretrained else None
-                grid.append(Planned(Job(trial, place, folder, blank, replaces, after), record))
+                job = Job(trial, place, folder, blank, replaces, after)
+                grid.append(Planned(job, record, damage))
     return grid
 
 
@@ -150,7 +162,7 @@ def choose_jobs(grid: list[Planned], rerun_stale: bool) -> list[Job]:
         grid: every trial.
         rerun_stale: whether results of other code count as none.
     """
-    wanted = {"missing", "failed"} | ({"stale"} if rerun_stale else set())
+    wanted = {"missing", "failed", "damaged"} | ({"stale"} if rerun_stale else set())
     chosen = {planned.job.folder for planned in grid if planned.state in wanted}
     needed = {planned.job.after for planned in grid if planned.job.folder in chosen}
     # what was imported has no checkpoint, and a checkpoint of other code is none to start from
@@ -158,7 +170,7 @@ def choose_jobs(grid: list[Planned], rerun_stale: bool) -> list[Job]:
         planned.job.folder
         for planned in grid
         if planned.job.folder in needed
-        and (planned.state != "done" or not (planned.job.folder / CHECKPOINT).exists())
+        and (planned.state != "done" or not is_whole(planned.job.folder / CHECKPOINT))
     }
     # a row made of what is trained anew must follow it, or it would not be made of what is shown
     again = {p.job.folder for p in grid if p.state == "stale"} & chosen
@@ -177,21 +189,27 @@ def run_grid(spec: BenchmarkSpec, options: RunOptions, console: Console) -> Grid
     Raises:
         RequestError: nothing has been run; see `plan_slots` and `plan_grid`.
         KeyboardInterrupt: the person stopped it; finished trials are safe.
+        SystemExit: likewise, with SIGTERM.
     """
-    slots = plan_slots(options.devices, options.trials_per_device, spec.size)
+    slots, run_jobs = _choose_executor(spec, options)
     grid = plan_grid(spec, options)
     jobs = choose_jobs(grid, options.rerun_stale)
+    past = past_seconds(jobs)
+    jobs = order_jobs(jobs, past)
     _say(console, *_describe_plan(spec, grid, jobs, options))
+    if jobs and options.dry_run:
+        states = {planned.job.folder: planned.state for planned in grid}
+        _say(console, *describe_order(jobs, states, past, slots))
     found = {planned.job.folder: planned.record for planned in grid}
     failed: list[TrialRecord] = []
     if jobs and not options.dry_run:
         try:
-            with Progress(console, len(jobs), len(slots)) as progress:
-                for job, record in run_local(jobs, slots, spec.timeout, progress):
+            with _stopped_by_sigterm(), Progress(console, len(jobs), slots) as progress:
+                for job, record in run_jobs(jobs, progress=progress):
                     found[job.folder] = record
                     if record.status == "failed":
                         failed.append(record)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             _say(console, "interrupted; what has finished is kept: the same command goes on")
             raise
         if failed:
@@ -199,6 +217,22 @@ def run_grid(spec: BenchmarkSpec, options: RunOptions, console: Console) -> Grid
     trials = [(folder, record) for folder, record in found.items() if record is not None]
     code = {planned.job.trial.label: planned.job.trial.code for planned in grid}
     return GridResult(trials, failed, code)
+
+
+def _choose_executor(
+    spec: BenchmarkSpec, options: RunOptions
+) -> tuple[int, Callable[..., Iterator[tuple[Job, TrialRecord]]]]:
+    """How many trials run at once, as far as that is known, and what runs them."""
+    if options.executor == "ray":
+        from intentbench.runner.ray_cluster import ClusterOptions
+        from intentbench.runner.ray_executor import run_ray
+
+        where = ClusterOptions(
+            options.address, options.out, options.devices, options.trials_per_device, spec.size
+        )
+        return 1, partial(run_ray, options=where, timeout=spec.timeout, memory=spec.memory)
+    slots = plan_slots(options.devices, options.trials_per_device, spec.size)
+    return len(slots), partial(run_local, slots=slots, timeout=spec.timeout, memory=spec.memory)
 
 
 def _check_needs(entrant: Entrant, name: str, dataset: PreparedDataset) -> None:
@@ -229,11 +263,36 @@ def _describe_plan(
     if "stale" in states and not options.rerun_stale:
         rows = dict.fromkeys(p.job.trial.label for p in grid if p.state == "stale")
         yield f"stale, made with other code: {', '.join(rows)}; --rerun-stale runs them again"
+    for planned in grid:
+        if planned.damage:
+            yield f"damaged, set aside and run again: {planned.damage}"
     if not jobs:
         yield "nothing to do"
-    elif options.dry_run:
-        for planned in grid:
-            yield f"{planned.state:8}{describe_job(planned.job)}  {planned.job.folder}"
+
+
+def _look(place: Path) -> tuple[TrialRecord | None, str]:
+    """The record of a folder, and what is wrong with it."""
+    try:
+        return read_finished(place), ""
+    except RequestError as error:
+        return None, str(error).partition("; ")[0]  # without its advice
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Leave with status 143 at SIGTERM, as with 130 at Ctrl-C: workers end, no traceback."""
+
+    def leave(*_: object) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():  # none else may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(console: Console, *lines: str) -> None:

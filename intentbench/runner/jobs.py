@@ -4,19 +4,33 @@ import faulthandler
 import logging
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 from filelock import FileLock, Timeout
+from threadpoolctl import threadpool_limits
 
+from datamodules.errors import RequestError
+from intentbench.results.lock import LOCK
 from intentbench.results.record import TrialRecord
-from intentbench.results.store import LOG, read_record, write_record
+from intentbench.results.store import (
+    DAMAGED,
+    LOG,
+    NOISE_RANKS,
+    RANKS,
+    RESULT,
+    RecordError,
+    load_noise_ranks,
+    load_ranks,
+    read_record,
+    write_record,
+)
 from intentbench.runner.config import Trial, write_config
+from intentbench.runner.distributed import LostProcessError
 from intentbench.runner.trial import run_trial, utc_now
-
-LOCK = ".lock"
-"""Held by the process that runs a trial; the system frees it when that process dies."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +80,87 @@ def run_in_slot(job: Job, slot: Slot) -> TrialRecord | None:
     Returns:
         The record; None if another runner is busy with the trial.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
     try:
+        job.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(job.folder / LOCK, blocking=False):
-            found = read_record(job.folder)
+            try:
+                found = read_finished(job.folder)
+            except RequestError:
+                found = None
+                set_aside(job.folder)
             if found is not None and found.finished != job.replaces:
                 return found
-            _enter(slot, job.folder / LOG)
             try:
+                enter_slot(slot, job.folder / LOG)
                 write_config(job.folder, job.trial)
                 return run_trial(job.folder, job.prepared, "gpu" if slot.device else "cpu")
+            except LostProcessError as error:  # this process is lost likewise: tried once more
+                logging.getLogger(__name__).error("%s", error)
+                os.kill(os.getpid(), error.signal)
+                raise
             except Exception as error:
                 logging.getLogger(__name__).exception("the trial failed")
-                record = job.failed(describe_error(error))
-                write_record(job.folder, record)
-                return record
+                return record_failure(job, describe_error(error))
     except Timeout:
         return None
+    except OSError as error:  # the folder cannot be made or locked
+        return record_failure(job, describe_error(error))
+
+
+def record_failure(job: Job, reason: str) -> TrialRecord:
+    """Record that a trial failed, unless it recorded itself before it was lost.
+
+    A full disk does not take the record: then the run's exit status alone tells.
+
+    Args:
+        job: what was run.
+        reason: in one line; see `describe_error`.
+
+    Returns:
+        The record of the trial.
+    """
+    with suppress(RecordError):
+        found = read_record(job.folder)
+        if found is not None and found.finished != job.replaces:
+            return found
+    record = job.failed(reason)
+    with suppress(OSError):
+        write_record(job.folder, record)
+    return record
+
+
+def read_finished(folder: Path) -> TrialRecord | None:
+    """The record of a trial, None where it has not finished.
+
+    Raises:
+        RequestError: the record or the ranks beside it are damaged, or are another trial's.
+    """
+    record = read_record(folder)
+    if record is None:
+        return None
+    if record.trial != folder.name:
+        raise RecordError(f"{folder / RESULT}: is the record of trial {record.trial}")
+    if record.status == "done":
+        load_ranks(folder)
+        if record.noise:
+            load_noise_ranks(folder)
+    return record
+
+
+def set_aside(folder: Path) -> None:
+    """Keep what is damaged beside what will replace it, as `result.json.damaged` and the like."""
+    for name in (RESULT, RANKS, NOISE_RANKS):
+        with suppress(FileNotFoundError):
+            (folder / name).replace(folder / f"{name}.damaged")
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint, a zip file, is there and every part of it fits its checksum."""
+    try:
+        with ZipFile(checkpoint) as parts:
+            return parts.testzip() is None
+    except DAMAGED:
+        return False
 
 
 def describe_error(error: BaseException) -> str:
@@ -91,24 +169,16 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _enter(slot: Slot, log: Path) -> None:
+def enter_slot(slot: Slot, log: Path) -> None:
     """Bind this process to its slot and send all that it prints to the trial's log."""
     os.environ["CUDA_VISIBLE_DEVICES"] = slot.device
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # deterministic matrix products on CUDA
     os.environ["OMP_NUM_THREADS"] = str(slot.threads)
     torch.set_num_threads(slot.threads)
+    threadpool_limits(slot.threads, user_api="blas")  # what NumPy and SciPy have loaded already
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(target, sys.stdout.fileno())
     os.dup2(target, sys.stderr.fileno())
     os.write(target, f"--- attempt of {utc_now()}, {slot}\n".encode())
     os.close(target)
     faulthandler.enable()
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether some process runs the trial of a folder at this moment."""
-    try:
-        with FileLock(folder / LOCK, blocking=False):
-            return False
-    except Timeout:
-        return True

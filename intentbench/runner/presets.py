@@ -7,10 +7,13 @@
           toys: {steps: 20}
     datasets:                # what the authors changed for a dataset; applied without asking
       beauty: {steps: 50}
+    search:                  # what `intentbench tune` searches; see `intentbench.runner.spaces`
+      steps: [20, 50]
 
-A row's own arguments win over its preset's for the dataset, these over the preset's, those over the
-dataset's, and all of them over the defaults of the signature. Values replace one another whole: of
-an argument that is a mapping, nothing is merged.
+A row's own arguments win over values that were tuned for it (`intentbench.runner.tuned`), these
+over its preset's for the dataset, these over the preset's, those over the dataset's, and all of
+them over the defaults of the signature. Values replace one another whole: of an argument that is a
+mapping, nothing is merged.
 """
 
 from collections.abc import Mapping
@@ -26,6 +29,9 @@ from intentbench.runner.arguments import suggest
 
 Blocks = Mapping[str, Mapping[str, Any]]
 """Names to arguments."""
+
+KEYS = ("presets", "datasets", "search")
+"""Keys of a method's file."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,13 @@ class Settings:
         path: of the file.
         presets: by name.
         datasets: catalogue key to arguments.
+        search: argument to where it is searched, as written; None where the file does not say.
     """
 
     path: Path
     presets: Mapping[str, Preset] = field(default_factory=dict)
     datasets: Blocks = field(default_factory=dict)
+    search: Mapping[str, Any] | None = None
 
     def preset(self, name: str | None, where: str) -> Preset:
         """A preset; an empty one without a name.
@@ -100,15 +108,14 @@ def load_settings(spec: Path, method: str) -> Settings:
         raise RequestError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
     blocks = _blocks(raw, str(path))
     for key in blocks:
-        if key not in ("presets", "datasets"):
-            raise RequestError(
-                f"{path}: unknown key {key!r}; {suggest(key, ('presets', 'datasets'))}"
-            )
+        if key not in KEYS:
+            raise RequestError(f"{path}: unknown key {key!r}; {suggest(key, KEYS)}")
     presets = {
         name: _preset(block, f"{path}: presets.{name}")
         for name, block in _blocks(blocks.get("presets", {}), f"{path}: presets").items()
     }
-    return Settings(path, presets, _datasets(blocks.get("datasets", {}), f"{path}: datasets"))
+    datasets = _datasets(blocks.get("datasets", {}), f"{path}: datasets")
+    return Settings(path, presets, datasets, blocks.get("search"))
 
 
 def _preset(block: dict[str, Any], where: str) -> Preset:

@@ -2,17 +2,18 @@
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import instantiate_class
+from torch import distributed
 
 from datamodules.errors import RequestError
 from datamodules.noise_training import NoisySequenceDataModule
@@ -42,6 +43,8 @@ from intentbench.runner.costs import (
     peak_device_memory,
     peak_memory,
 )
+from intentbench.runner.distributed import check_launched, run_in_processes
+from intentbench.runner.events import EVENTS, begin_attempt, log_outcome
 from intentbench.runner.noise import Ranker, rank_under_noise, read_plan
 from intentbench.runner.plugin import import_plugin
 from intentbench.runner.signs import SignWatch
@@ -94,10 +97,13 @@ def build_trainer(config: Mapping[str, Any], folder: Path, accelerator: str = "a
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str(folder)
     logger = settings.pop("logger")
-    events = {"save_dir": str(folder), "name": "", "version": "events"}
+    events = {"save_dir": str(folder), "name": "", "version": EVENTS, "default_hp_metric": False}
     monitor = config["trial"]["training"]["monitor"]
     watches = [EpochWatch(folder, monitor), SignWatch(monitor)]
     plugins = [instantiate_class((), block) for block in settings.pop("plugins")]
+    if strategy := settings.get("strategy"):
+        check_launched()
+        settings["strategy"] = instantiate_class((), strategy)
     return Trainer(
         **{**settings, "accelerator": accelerator},
         callbacks=[*callbacks, *watches],
@@ -105,6 +111,74 @@ def build_trainer(config: Mapping[str, Any], folder: Path, accelerator: str = "a
         plugins=plugins,
         default_root_dir=folder,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained trial, at its best epoch; the test part has not been looked at.
+
+    Attributes:
+        trial: what it is.
+        config: as read.
+        data: its data module.
+        model: trained.
+        trainer: that trained it.
+        validation: the best epoch's validation means.
+        earlier: seconds that the model took that it started from.
+    """
+
+    trial: Trial
+    config: dict[str, Any]
+    data: SequenceDataModule
+    model: Recommender
+    trainer: Trainer
+    validation: dict[str, float]
+    earlier: float
+
+
+def fit_trial(
+    folder: Path,
+    prepared: Path | None = None,
+    accelerator: str = "auto",
+    base: Path | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Fitted:
+    """Train the trial whose `config.yaml` lies in a folder, up to its best epoch.
+
+    Args:
+        folder: of the trial.
+        prepared: folder of the prepared dataset; None looks it up by name.
+        accelerator: "cpu", "gpu" or "auto".
+        base: folder of the trial that it starts from; None finds it among the runs.
+        callbacks: called after those of every trial.
+
+    Raises:
+        RequestError: the dataset, or a text, is not the one that the trial is named for.
+        Exception: whatever the method raises.
+    """
+    begin_attempt(folder)
+    config = read_config(folder)
+    trial = Trial.from_config(config)
+    seed_everything(trial.seed, workers=True, verbose=False)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
+    data = build_data(config, load_prepared(prepared) if prepared else None)
+    if data.dataset.fingerprint != trial.fingerprint:
+        raise RequestError(
+            f"{trial.dataset}: prepared data has fingerprint {data.dataset.fingerprint[:16]}, the "
+            f"trial is about {trial.fingerprint[:16]}; run the benchmark again to make new trials"
+        )
+    model = build_model(config)
+    if isinstance(model, TakesDataset):
+        _check_reads(model, trial, data.dataset)
+    earlier = 0.0
+    if trial.pretrained:
+        earlier = _load_pretrained(model, trial, base or folder.parents[1] / trial.pretrained)
+    elif isinstance(model, PretrainedRecommender) and model.frozen:
+        _log.warning("no `pretrained` row: the encoder stays as it was drawn, at random")
+    trainer = build_trainer(config, folder, accelerator)
+    trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]  # set by Lightning
+    validation = _fit(trainer, model, data, folder, _watches(trainer)[0])
+    return Fitted(trial, config, data, model, trainer, validation, earlier)
 
 
 def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "auto") -> TrialRecord:
@@ -123,34 +197,20 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
         Exception: whatever the method raises; the caller records it.
     """
     started = time.perf_counter()
-    config = read_config(folder)
-    trial = Trial.from_config(config)
-    seed_everything(trial.seed, workers=True, verbose=False)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
-    data = build_data(config, load_prepared(prepared) if prepared else None)
-    if data.dataset.fingerprint != trial.fingerprint:
-        raise RequestError(
-            f"{trial.dataset}: prepared data has fingerprint {data.dataset.fingerprint[:16]}, the "
-            f"trial is about {trial.fingerprint[:16]}; run the benchmark again to make new trials"
-        )
-    model = build_model(config)
-    if isinstance(model, TakesDataset):
-        _check_reads(model, trial, data.dataset)
-    earlier = 0.0
-    if trial.pretrained:
-        earlier = _load_pretrained(model, trial, folder)
-    elif isinstance(model, PretrainedRecommender) and model.frozen:
-        _log.warning("no `pretrained` row: the encoder stays as it was drawn, at random")
-    trainer = build_trainer(config, folder, accelerator)
+    processes = Trial.from_config(read_config(folder)).training.processes
+    if processes > 1 and not distributed.is_initialized():
+        return run_in_processes(folder, prepared, accelerator, processes)
+    fitted = fit_trial(folder, prepared, accelerator)
+    trial, data, model, trainer = fitted.trial, fitted.data, fitted.model, fitted.trainer
     watch, signs = _watches(trainer)
-    validation = _fit(trainer, model, data, folder, watch)
+    logger, trainer.logger = trainer.logger, None  # all that the test came to is logged below
     table = _test(trainer, model, data)
     save_ranks(folder, table.user, table.key, table.rank)
     latency_1, latency_256 = measure_latency(trainer, model, data)
     history = data.dataset.meta.history
     cost = Cost(
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        seconds=time.perf_counter() - started + earlier,
+        seconds=time.perf_counter() - started + fitted.earlier,
         seconds_per_epoch=watch.seconds / watch.epochs if model.CARD.gradient else 0.0,
         epochs=watch.epochs if model.CARD.gradient else 0,
         latency_1=latency_1,
@@ -165,7 +225,7 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
             name: mean_metric(name, table.user, table.rank, history)
             for name in metric_names(history)
         },
-        validation=validation,
+        validation=fitted.validation,
         best_epoch=watch.best_epoch if model.CARD.gradient else -1,
         curve=[round(value, 6) for value in watch.curve],
         cost=cost,
@@ -175,8 +235,9 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
         finished=utc_now(),
     )
     if trial.noise:
-        noise = _measure_noise(trial, config, folder, data, table, trainer, model)
+        noise = _measure_noise(trial, fitted.config, folder, data, table, trainer, model)
         record = replace(record, noise=noise, finished=utc_now())
+    log_outcome(logger, record, trainer.global_step)
     write_record(folder, record)
     return record
 
@@ -197,7 +258,7 @@ def describe_trial(
         benchmark=trial.benchmark,
         arguments=trial.arguments,
         data=trial.data,
-        training=vars(trial.training),
+        training=trial.training.settings(),
         code=trial.code,
         card=method.CARD.snapshot(),
         statistics=meta.statistics,
@@ -230,9 +291,8 @@ def _check_reads(model: TakesDataset, trial: Trial, dataset: PreparedDataset) ->
         )
 
 
-def _load_pretrained(model: Recommender, trial: Trial, folder: Path) -> float:
+def _load_pretrained(model: Recommender, trial: Trial, place: Path) -> float:
     """Give the method the checkpoint that it starts from; the seconds that making it took."""
-    place = folder.parents[1] / trial.pretrained
     record = read_record(place)
     if record is None or record.status != "done" or not (place / CHECKPOINT).exists():
         raise RequestError(f"{trial.label}: starts from {trial.pretrained}, which has not finished")

@@ -153,7 +153,7 @@ class Theta:
         k = c - self.centre
         spread = self.variance - 2 * k * self.covariance + k * k * self.variance_b
         weights = [term.constant + term.slope * c * c for term in (self.term_a, self.term_b)]
-        return self.mean_a - c * self.mean_b, *self._parts(np.maximum(spread, 0.0), weights)
+        return self.mean_a - c * self.mean_b, *self._parts(spread * (spread > 0), weights)
 
     def ratio_interval(self, alpha: float) -> tuple[float | None, float | None]:
         """{c - 1 : theta(c) is not separated from 0}, after Fieller.
@@ -207,20 +207,21 @@ class Theta:
         v_users = spread / self.n_users
         v_a, v_b = (term.variance * weight for term, weight in zip(terms, weights, strict=True))
         total = v_users + (v_a + v_b)
-        scale = np.where(total > 0, total, 1.0)
+        nothing = total <= 0  # arithmetic in place of np.where: a root is searched for in floats
+        scale = total + nothing
         # Shares of the total, squared: the squares themselves may underflow.
         inverse = (v_users / scale) ** 2 / (self.n_users - 1)
         for term, weight in zip(terms, weights, strict=True):
             if term.variance > 0:
                 inverse = inverse + (term.ms * weight / scale) ** 2 / term.dof
-        df = 1 / np.where(total > 0, inverse, 1 / (self.n_users - 1))
+        df = 1 / (inverse + nothing / (self.n_users - 1))
         return v_users, v_a, v_b, df
 
 
 def _excess(
     est: Scalars, v_users: Scalars, v_a: Scalars, v_b: Scalars, df: Scalars, alpha: float
 ) -> Scalars:
-    return np.abs(est) - stdtrit(df, 1 - alpha / 2) * np.sqrt(v_users + (v_a + v_b))
+    return abs(est) - stdtrit(df, 1 - alpha / 2) * (v_users + (v_a + v_b)) ** 0.5
 
 
 def quantile(df: float, *shares: float) -> float:

@@ -7,8 +7,10 @@ degrees of freedom after Satterthwaite 1946; interval of the ratio after Fieller
 `docs/statistics.md` for the reasons.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from math import copysign, inf, sqrt
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtr
@@ -40,8 +42,7 @@ class Contrast:
         mean_a: mean over users and seeds.
         mean_b: likewise.
         relative: mean(A) / mean(B) - 1; None where mean(B) is 0.
-        relative_low: lower end of its 1 - alpha interval; None where that is not a finite interval.
-        relative_high: upper end.
+        theta: the difference at any factor.
         alpha: 1 - the level of the intervals.
         notes: what a reader must know: `BORROWED`, `USERS_ONLY`, `IDENTICAL`,
             `SEED_CHANGES_NOTHING` with the side.
@@ -60,8 +61,7 @@ class Contrast:
     mean_a: float
     mean_b: float
     relative: float | None
-    relative_low: float | None
-    relative_high: float | None
+    theta: Theta
     alpha: float
     notes: tuple[str, ...] = ()
 
@@ -69,6 +69,32 @@ class Contrast:
     def judged(self) -> bool:
         """Whether the seeds' part of the error is known, so that a verdict may be given."""
         return USERS_ONLY not in self.notes
+
+    @cached_property
+    def relative_ends(self) -> tuple[float | None, float | None]:
+        """Ends of the 1 - alpha interval of `relative`; None where that is not a finite interval.
+
+        Searched for when first asked for: of most pairs of a family nobody asks.
+        """
+        return self.theta.ratio_interval(self.alpha)
+
+    @property
+    def relative_low(self) -> float | None:
+        """Lower one of `relative_ends`."""
+        return self.relative_ends[0]
+
+    @property
+    def relative_high(self) -> float | None:
+        """Upper one of `relative_ends`."""
+        return self.relative_ends[1]
+
+    def figures(self) -> dict[str, Any]:
+        """All of it by name, for a file."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        del own["theta"]
+        last = {name: own.pop(name) for name in ("alpha", "notes")}
+        low, high = self.relative_ends
+        return {**own, "relative_low": low, "relative_high": high, **last}
 
     @property
     def resolution(self) -> float | None:
@@ -145,11 +171,10 @@ def contrast_sides(side_a: Side, side_b: Side, c: float = 1.0, alpha: float = 0.
         if side.constant and not side.deterministic:
             notes += (f"{SEED_CHANGES_NOTHING} ({name})",)
     margin = quantile(df, 1 - alpha / 2) * se
-    relative_low, relative_high = theta.ratio_interval(alpha)
     mean_a, mean_b = side_a.mean, side_b.mean
     return Contrast(
         est, se, df, t, p, est - margin, est + margin, v_users, v_a, v_b, mean_a, mean_b,
-        (mean_a - mean_b) / mean_b if mean_b else None, relative_low, relative_high, alpha, notes,
+        (mean_a - mean_b) / mean_b if mean_b else None, theta, alpha, notes,
     )  # fmt: skip
 
 

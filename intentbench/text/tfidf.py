@@ -52,7 +52,7 @@ class TfidfSvd:
             RequestError: no word stands in enough documents, and not in too many.
         """
         from sklearn.feature_extraction.text import TfidfVectorizer  # costs a second
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn's own
+        from threadpoolctl import threadpool_limits  # scikit-learn's own
 
         vectoriser = TfidfVectorizer(
             lowercase=True, sublinear_tf=True, min_df=self._min_df, max_df=self._max_df

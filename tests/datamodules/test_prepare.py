@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import datamodules.prepare
+import datamodules.readers.registry
 from datamodules.catalog import DatasetEntry, FileSource, catalog, find_entry, user_entry
 from datamodules.errors import (
     ChecksumError,
@@ -78,7 +79,7 @@ def test_prepared_data_is_used_again(
     root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = prepare(mine(), root, cache)
-    monkeypatch.setattr(datamodules.prepare, "read_events", None)  # calling it would raise
+    monkeypatch.setattr(datamodules.readers.registry, "read_events", None)  # calling it would raise
     assert prepare(mine(), root, cache) == folder
 
 
@@ -150,7 +151,7 @@ def test_a_process_waits_for_another_that_prepares(
         time.sleep(0.5)
         return read_events(*args)
 
-    monkeypatch.setattr(datamodules.prepare, "read_events", let_the_other_come_in)
+    monkeypatch.setattr(datamodules.readers.registry, "read_events", let_the_other_come_in)
     folder = prepare(mine(), root, cache)
     assert other.communicate()[0] == f"{folder}\n"  # and not a word of having prepared it
 

@@ -19,6 +19,7 @@ from datamodules.types import PAD
 from intentbench.metrics.formulas import compute_metric
 from intentbench.metrics.ranks import (
     NonFiniteScoresError,
+    best_from_vectors,
     masked_scores,
     ranks_from_scores,
     ranks_from_vectors,
@@ -151,6 +152,21 @@ def test_equal_vectors_tie_in_chunks_too(chunk: int) -> None:
     queries, table = torch.randn(64, 50), torch.randn(50).expand(1001, 50)
     target, masked = torch.randint(1, 1001, (64,)), NOTHING.expand(64, 0)
     assert ranks_from_vectors(queries, table, target, masked, chunk).tolist() == [501] * 64
+
+
+@given(problems(), st.integers(1, 9), st.integers(1, 8))
+def test_the_best_from_vectors_equal_those_from_scores(
+    problem: tuple[Tensor, Tensor, Tensor], chunk: int, k: int
+) -> None:
+    scores, _, masked = problem
+    scores, k = scores.clamp(min=-2), min(k, scores.shape[1] - 1)
+    items, values = best_from_vectors(torch.eye(len(scores)), scores.T, masked, k, chunk)
+    whole = masked_scores(scores, masked)
+    assert torch.equal(values, whole.topk(k).values)
+    assert torch.equal(whole.gather(1, items), values)  # which of equal ones is left open
+    for row, best in zip(items.tolist(), values.tolist(), strict=True):
+        real = [item for item, value in zip(row, best, strict=True) if value > -INF]
+        assert len(set(real)) == len(real)
 
 
 def test_masked_scores_pick_candidates_only() -> None:

@@ -11,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from numpy.typing import NDArray
 
 from datamodules.errors import RequestError
+from intentbench.models import item_knn
 from intentbench.models.item_knn import ItemKNN, keep_largest, shrunk_cosine
 from tests.models.reference import (
     N_ITEMS,
@@ -108,6 +109,17 @@ def test_long_histories_keep_their_scores_finite() -> None:
 def test_impossible_arguments_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(RequestError, match=next(iter(wrong))):
         ItemKNN(N_ITEMS, 1, **wrong)
+
+
+def test_more_pairs_than_memory_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three items make nine pairs, however many users have them."""
+    training = training_of([[1, 2, 3]] * 5)
+    monkeypatch.setattr(item_knn, "MAX_PAIRS", 9)
+    assert shrunk_cosine(training, SHRINK).nnz == 6
+    monkeypatch.setattr(item_knn, "MAX_PAIRS", 8)
+    with pytest.raises(RequestError, match="pairs of items have users in common") as caught:
+        shrunk_cosine(training, SHRINK)
+    assert "\n" not in str(caught.value)
 
 
 def test_state_survives_a_checkpoint(tmp_path: Path) -> None:

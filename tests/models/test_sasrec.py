@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from datamodules.prepared import TEST, TRAIN, VALID, Meta, PreparedDataset
+from datamodules.rows import Layout
 from datamodules.sequence import SequenceDataModule
 from datamodules.types import SequenceBatch
 from intentbench.models.sasrec import SASRec
+from intentbench.nn.losses import positive_and_negative_scores, sampled_softmax
 
 LENGTHS = (12, 7, 5, 4, 3)
 LOSSES = ("bce1", "bceK", "ce", "ss", "gbce")
@@ -97,11 +99,26 @@ def _drawn(model: SASRec, batch: SequenceBatch) -> Tensor:
 def test_shared_negatives_are_one_draw_a_row() -> None:
     data = _data()
     batch = _batch(data)
-    shared = _drawn(_model(data, loss="ss", negatives=6), batch)
-    for row in range(len(batch.users)):
-        assert (shared[batch.rows == row] == shared[batch.rows == row][0]).all()
+    assert _drawn(_model(data, loss="ss", negatives=6), batch).shape == (len(batch.users), 6)
     assert _drawn(_model(data, loss="bce1", negatives=6), batch).shape == (len(batch.labels), 1)
     assert _drawn(_model(data, loss="gbce", negatives=6), batch).shape == (len(batch.labels), 6)
+
+
+@pytest.mark.parametrize("layout", ["all", "prefix"])
+def test_sampled_softmax_is_the_one_over_copied_negatives(layout: Layout) -> None:
+    data = _data(layout)
+    batch, model = _batch(data), _model(data, loss="ss", layout=layout, negatives=6).eval()
+    torch.manual_seed(5)
+    total = model.loss(batch)["total"]
+    torch.manual_seed(5)
+    copied = _drawn(model, batch)[batch.rows]
+    states, table = model._states(batch), model.item_table()
+    scores = positive_and_negative_scores(states, table, batch.labels, copied)
+    expected = sampled_softmax(*scores, copied == batch.labels[:, None])
+    torch.testing.assert_close(total, expected)
+    weights = list(model.parameters())
+    found, wanted = (torch.autograd.grad(value, weights) for value in (total, expected))
+    torch.testing.assert_close(found, wanted)
 
 
 def test_a_deterministic_cycle_is_learned() -> None:

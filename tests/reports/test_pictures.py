@@ -6,6 +6,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from intentbench.reports.publish import publish
 from intentbench.results.record import Cost, parse_record
 from intentbench.stats.contrast import Contrast, contrast
 from tests.reports.fake_runs import GRU, KNN, POPULARITY, SASREC, FakeModel, write_runs, write_trial
+
+if TYPE_CHECKING:
+    from intentbench.stats.components import Theta
 
 PLAN = Plan(reference="item_knn", seeds=(0, 1, 2))
 CURVE = [0.1, 0.25, 0.2]
@@ -96,7 +100,9 @@ def difference(
 ) -> Contrast:
     """A relative difference in %, and its ends."""
     middle, below, above = (None if part is None else part / 100 for part in (value, low, high))
-    return Contrast(0, 1, 9, 0, 1, 0, 0, 1, 0, 0, 1, 1, middle, below, above, 0.05)
+    found = Contrast(0, 1, 9, 0, 1, 0, 0, 1, 0, 0, 1, 1, middle, cast("Theta", None), 0.05)
+    vars(found)["relative_ends"] = (below, above)  # where the search would keep them
+    return found
 
 
 def test_axis_holds_every_interval_where_most_are_far() -> None:

@@ -1,12 +1,14 @@
 """Recall of several validation targets a user, logged before the module forgets its ranks."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
 from datamodules.prepared import (
     TEST,
@@ -21,6 +23,7 @@ from datamodules.sequence import SequenceDataModule
 from intentbench.contracts.data import planted_cycles
 from intentbench.contracts.subject import quiet_trainer
 from intentbench.metrics.users import metric_names
+from intentbench.results.progress import TrialProgress, read_progress, write_progress
 from intentbench.results.store import load_ranks
 from intentbench.runner.callbacks import RECALLS, EpochWatch, UserRecall
 from intentbench.runner.config import Training, Trial, write_config
@@ -73,8 +76,8 @@ def slow_means(model: Toy, data: PreparedDataset, part: int) -> dict[str, float]
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def validating(epochs: int, *callbacks: Any) -> Trainer:
-    return quiet_trainer(epochs, limit_val_batches=1.0, callbacks=list(callbacks))
+def validating(epochs: int, *callbacks: Any, **more: Any) -> Trainer:
+    return quiet_trainer(epochs, limit_val_batches=1.0, callbacks=list(callbacks), **more)
 
 
 class Recorder(UserRecall):
@@ -144,6 +147,45 @@ def test_watch_keeps_the_epoch_of_the_best_recall(tmp_path: Path) -> None:
     assert watch.best_epoch == int(np.argmax(recalls))
     assert watch.best["recall@20"] == max(recalls)
     assert watch.curve == recalls
+
+
+class States(Callback):
+    """Keeps what `EpochWatch`, which comes before it, has just written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen: list[TrialProgress] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        state = read_progress(self.folder)
+        assert state is not None
+        self.seen.append(state)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_progress_foretells_the_end_if_nothing_improves(tmp_path: Path, every: int) -> None:
+    began = time.time()
+    write_progress(tmp_path, TrialProgress(began=5.0))
+    watch, states = EpochWatch(tmp_path, "ndcg@10"), States(tmp_path)
+    stopping = EarlyStopping("val/ndcg@10", mode="max", patience=3, check_on_train_epoch_end=False)
+    model = Toy(ITEMS, USERS, WINDOW)
+    model.learning_rate = 0.0  # the first validation is the best
+    module = SequenceDataModule(several_targets(), window=WINDOW, batch_size=8)
+    trainer = validating(50, stopping, watch, states, check_val_every_n_epoch=every)
+    trainer.fit(model, module)
+    last = every + 3 * every  # validations without improvement after the first
+    assert [state.epoch for state in states.seen] == list(range(1, last + 1))
+    assert [s.fewest_left for s in states.seen[every - 1 :]] == list(range(last - every, -1, -1))
+    assert [s.most_left for s in states.seen] == [*(50 - e for e in range(1, last)), 0]
+    assert {state.value for state in states.seen[every - 1 :]} == {watch.curve[0]}
+    assert {state.best for state in states.seen[every - 1 :]} == {watch.best["ndcg@10"]}
+    assert {(state.max_epochs, state.metric) for state in states.seen} == {(50, "ndcg@10")}
+    assert {state.began for state in states.seen} == {5.0}
+    for state in states.seen:
+        assert 0 < state.seconds_per_epoch * state.epoch <= state.updated - began
+    ended = read_progress(tmp_path)
+    assert ended is not None
+    assert (ended.phase, ended.epoch) == ("testing", last)
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")

@@ -1,33 +1,29 @@
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import torch
 from rich.console import Console
 
 from datamodules.errors import RequestError
+from intentbench.results.lock import LOCK, is_locked
 from intentbench.results.record import TrialRecord
-from intentbench.results.store import load_records, trial_folder
+from intentbench.results.store import load_records, read_record, trial_folder, write_record
 from intentbench.runner.executors import plan_slots
-from intentbench.runner.grid import RunOptions, run_grid
-from intentbench.runner.jobs import Slot, describe_error
+from intentbench.runner.grid import RunOptions, plan_grid, run_grid
+from intentbench.runner.jobs import Slot, record_failure
+from intentbench.runner.worker import Worker, group_memory
 from tests.runner.conftest import PLUGIN, MakeSpec, write_spec
-
-RUN = """
-import sys
-from pathlib import Path
-from rich.console import Console
-from intentbench.runner.grid import RunOptions, run_grid
-from intentbench.spec import load_spec
-spec, plugin, out = map(Path, sys.argv[1:])
-run_grid(load_spec(spec, plugin=plugin), RunOptions(out=out, devices="cpu"), Console())
-"""
+from tests.runner.toy_plugin import report_slot
 
 
 def run(make_spec: MakeSpec, out: Path, models: dict[str, Any], **more: Any) -> list[TrialRecord]:
@@ -38,9 +34,68 @@ def run(make_spec: MakeSpec, out: Path, models: dict[str, Any], **more: Any) -> 
     return [record for _, record in result.trials]
 
 
-def start(spec: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", RUN, str(spec), str(PLUGIN), str(out)]
-    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+class Start(Protocol):
+    def __call__(self, spec: Path, out: Path) -> subprocess.Popen[str]: ...
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts the command as at a terminal of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(spec: Path, out: Path) -> subprocess.Popen[str]:
+        arguments = {
+            "--plugin": PLUGIN,
+            "--out": out,
+            "--leaderboards": out.parent / "boards",
+            "--devices": "cpu",
+            "--trials-per-device": 3,
+        }
+        given = [str(part) for pair in arguments.items() for part in pair]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "intentbench.cli", "run", str(spec), *given],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        with process:
+            process.kill()  # its workers end with it
+
+
+def results(out: Path) -> dict[Path, int]:
+    """When each record was written."""
+    return {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
+
+
+def wait_until(ready: Callable[[], bool]) -> None:
+    """Poll, and fail where it never happens."""
+    deadline = time.monotonic() + 600
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wait_for_more_results(out: Path, count: int) -> None:
+    wait_until(lambda: len(results(out)) > count)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def find_pids(out: Path) -> list[int]:
+    """The processes of a trial with the fault "native"."""
+    return [int(pid) for path in out.rglob("pids") for pid in path.read_text().split()]
 
 
 def attempts(out: Path) -> list[int]:
@@ -74,11 +129,22 @@ def test_trials_that_fail_leave_the_others_alone(make_spec: MakeSpec, tmp_path: 
     assert [record for _, record in load_records(tmp_path) if record.label == "raise"] == [raised]
 
 
-def test_trial_that_hangs_is_stopped_at_its_limit(make_spec: MakeSpec, tmp_path: Path) -> None:
-    models = {"hang": {"method": "toy", "fault": "hang"}, "counts": {}}
-    hang, counts = run(make_spec, tmp_path, models, seeds=[0], timeout=6)
-    assert (hang.status, hang.reason) == ("failed", "took longer than 6 s")
-    assert counts.status == "done"
+def test_trials_past_a_limit_end_with_all_they_started(make_spec: MakeSpec, tmp_path: Path) -> None:
+    models = {name: {"method": "toy", "fault": name} for name in ("hang", "native", "leak")}
+    limits = {"timeout": 20, "memory": "1.5GiB"}
+    records = run(make_spec, tmp_path, models, seeds=[0], **limits)
+    found = {record.label: (record.status, record.reason) for record in records}
+    leak = found.pop("leak")
+    assert found == {
+        "hang": ("failed", "took longer than 20 s"),
+        "native": ("failed", "took longer than 20 s"),
+    }
+    assert leak[0] == "failed"
+    assert re.fullmatch(r"held \d+ MiB of memory, limit 1536 MiB", leak[1])
+    assert attempts(tmp_path) == [1] * 3  # none is retried
+    pids = find_pids(tmp_path)
+    assert len(pids) == 2
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
 def test_failed_trials_are_tried_again_by_the_next_run(make_spec: MakeSpec, tmp_path: Path) -> None:
@@ -91,35 +157,130 @@ def test_failed_trials_are_tried_again_by_the_next_run(make_spec: MakeSpec, tmp_
 
 
 def test_grid_killed_half_way_goes_on_and_repeats_nothing(
-    make_spec: MakeSpec, tmp_path: Path
+    make_spec: MakeSpec, start: Start, tmp_path: Path
 ) -> None:
-    models = {"toy": {"fault": "slow"}}
-    seeds = list(range(6))
-    out = tmp_path / "runs"
-    process = start(write_spec(tmp_path, models, seeds=seeds), out)
-    while len(list(out.rglob("result.json"))) < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
-    assert 2 <= len(before) < len(seeds)
-    records = run(make_spec, out, models, seeds=seeds)
-    assert [(record.seed, record.status) for record in records] == [(s, "done") for s in seeds]
+    slow = {name: {"method": "toy", "fault": "slow"} for name in "abc"}
+    models, out = {"native": {"method": "toy", "fault": "native"}, **slow}, tmp_path / "runs"
+    process = start(write_spec(tmp_path, models), out)  # two slots hang, one works
+    wait_until(lambda: len(results(out)) >= 1 and len(find_pids(out)) == 4)
+    process.kill()  # the runner alone
+    process.communicate()
+    pids = find_pids(out)
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
+    before = results(out)
+    assert 1 <= len(before) < 6
+    assert [record.status for record in run(make_spec, out, slow)] == ["done"] * 6
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_two_runners_share_a_grid(tmp_path: Path) -> None:
+def test_interrupted_runs_keep_what_has_finished_and_go_on(start: Start, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, {"toy": {"fault": "slow"}}, seeds=list(range(8)))
+    out = tmp_path / "runs"
+    kept = results(out)
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = start(spec, out)
+        wait_for_more_results(out, len(kept))
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as Ctrl-C does: to all in the foreground
+        else:
+            process.send_signal(number)
+        text = process.communicate()[0]
+        assert process.returncode == status
+        assert "Traceback" not in text
+        assert "the same command goes on" in text
+        assert results(out).items() >= kept.items()
+        kept = results(out)
+        wait_until(lambda: not any(is_locked(path.parent) for path in out.rglob("config.yaml")))
+        assert results(out) == kept
+    assert len(kept) < 8
+    process = start(spec, out)
+    assert "all done" in process.communicate()[0]
+    assert process.returncode == 0
+    assert results(out).items() >= kept.items()
+    assert [record.status for _, record in load_records(out / "synthetic-tiny" / "toy")] == [
+        "done"
+    ] * 8
+
+
+def test_two_runners_share_a_grid(start: Start, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, {"toy": {"fault": "slow"}}, seeds=list(range(6)))
     out = tmp_path / "runs"
     runners = [start(spec, out) for _ in range(2)]
-    assert [runner.wait() for runner in runners] == [0, 0]
+    texts = [runner.communicate()[0] for runner in runners]
+    assert [runner.returncode for runner in runners] == [0, 0], texts
     assert attempts(out) == [1] * 6
-    assert [record.status for _, record in load_records(out)] == ["done"] * 6
+    records = [record for _, record in load_records(out) if record.label == "toy"]
+    assert [record.status for record in records] == ["done"] * 6
+
+
+def test_lock_that_a_killed_runner_left_blocks_nothing(make_spec: MakeSpec, tmp_path: Path) -> None:
+    (planned,) = plan_grid(make_spec({"counts": {}}), RunOptions(out=tmp_path))
+    planned.job.folder.mkdir(parents=True)
+    (planned.job.folder / LOCK).write_text("4711")
+    (record,) = run(make_spec, tmp_path, {"counts": {}})
+    assert record.status == "done"
+
+
+def test_trial_that_recorded_itself_before_it_was_lost_stands(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    (planned,) = plan_grid(make_spec({"counts": {}}), RunOptions(out=tmp_path))
+    job = planned.job
+    done = replace(job.blank, status="done", finished="2026-01-02")
+    write_record(job.folder, done)
+    assert record_failure(job, "lost") == done
+    again = replace(job, replaces="2026-01-02")
+    failed = record_failure(again, "lost")
+    assert (failed.status, failed.reason) == ("failed", "lost")
+    assert read_record(job.folder) == failed
+
+
+def test_workers_are_bound_to_their_slots(
+    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa, GPU-bb")
+    (planned,) = plan_grid(make_spec({"counts": {}}), RunOptions(out=tmp_path))
+    planned.job.folder.mkdir(parents=True)
+    slots = plan_slots("auto", 2, 9)
+    workers = [Worker(planned.job, slot, report_slot) for slot in slots]
+    wait_until(lambda: sum(worker.ended() for worker in workers) == 4)
+    assert [worker.answer for worker in workers] == [
+        {"CUDA_VISIBLE_DEVICES": device, "OMP_NUM_THREADS": "2", "torch": 2, "blas": [2]}
+        for device in ("GPU-aa", "GPU-bb", "GPU-aa", "GPU-bb")
+    ]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aa, GPU-bb"
+
+
+def test_memory_of_a_group_is_what_its_processes_hold() -> None:
+    code = "import time; held = b'x' * 2**27; print(flush=True); time.sleep(600)"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        resident = int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 2**10
+        assert group_memory()[process.pid] == pytest.approx(resident, rel=0.02)
+        assert resident > 2**27
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GiB", 2**32), ("512MiB", 2**29), ("1.5 GiB", 3 * 2**29), (None, None)]
+)
+def test_memory_limit_is_a_size(text: str | None, size: int | None, make_spec: MakeSpec) -> None:
+    assert make_spec({"counts": {}}, memory=text).memory == size
+
+
+@pytest.mark.parametrize("text", ["4", 4, "4GB", "0GiB", "-1GiB", "much", True])
+def test_what_is_no_size_is_refused(text: object, make_spec: MakeSpec) -> None:
+    with pytest.raises(RequestError, match="memory: expected a size such as 4GiB"):
+        make_spec({"counts": {}}, memory=text)
 
 
 def test_cores_are_divided_among_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     assert [slot.threads for slot in plan_slots("cpu", None, 100)] == [1] * 8
     assert [slot.threads for slot in plan_slots("cpu", None, 3)] == [2] * 3
     assert plan_slots("cpu", 1, 100) == [Slot(0, "", 8)]
@@ -127,23 +288,22 @@ def test_cores_are_divided_among_slots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gpus_are_pinned_by_their_visible_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert plan_slots("auto", None, 9) == [Slot(0, "3", 4), Slot(1, "5", 4)]
     assert [slot.device for slot in plan_slots("1", 2, 9)] == ["5", "5"]
+    assert [slot.device for slot in plan_slots("auto", 2, 9)] == ["3", "5", "3", "5"]
+    assert [slot.device for slot in plan_slots("auto", 2, 3)] == ["3", "5", "3"]
+    assert [slot.device for slot in plan_slots("cpu", 2, 9)] == ["", ""]
     with pytest.raises(RequestError, match="no device '2' here; allowed: auto, cpu, 0, 1"):
         plan_slots("0,2", None, 9)
+    with pytest.raises(RequestError, match="1 is named twice"):
+        plan_slots("1,1", None, 9)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [slot.device for slot in plan_slots("auto", None, 9)] == ["0", "1"]
 
 
 def test_no_slots_are_refused() -> None:
     with pytest.raises(RequestError, match="at least 1"):
         plan_slots("cpu", 0, 3)
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [(ValueError("a\nb"), "ValueError: a"), (MemoryError(), "MemoryError")],
-)
-def test_error_is_told_in_one_line(error: Exception, line: str) -> None:
-    assert describe_error(error) == line

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,15 @@ import torch
 from rich.console import Console
 
 from datamodules.errors import RequestError
-from intentbench.results.store import load_ranks, load_records, read_record
+from intentbench.results.store import (
+    LOG,
+    RANKS,
+    RESULT,
+    load_ranks,
+    load_records,
+    read_record,
+    write_record,
+)
 from intentbench.runner import grid
 from intentbench.runner.grid import GridResult, RunOptions, plan_grid, run_grid
 from tests.runner.conftest import MakeSpec
@@ -141,7 +150,68 @@ def test_dry_run_only_lists(make_spec: MakeSpec, tmp_path: Path) -> None:
     result, text = run(make_spec, RunOptions(out=tmp_path, devices="cpu", dry_run=True))
     assert result.trials == []
     assert list(tmp_path.iterdir()) == []
-    assert "missing synthetic-tiny toy seed 1" in text
+    assert "missing synthetic-tiny toy seed 1  no past" in text
+    assert "and what 3 without a past take" in text
+
+
+def test_dry_run_estimates_from_what_there_is(
+    make_spec: MakeSpec, finished: tuple[RunOptions, GridResult, str], tmp_path: Path
+) -> None:
+    options = RunOptions(out=tmp_path / "runs", devices="cpu", dry_run=True)
+    shutil.copytree(finished[0].out, options.out)
+    first, second = (
+        options.out / folder.relative_to(finished[0].out) for folder, _ in finished[1].trials[1:]
+    )
+    (first / RESULT).unlink()
+    record = read_record(second)  # another test may have run it again
+    assert record is not None
+    _, text = run(make_spec, options)
+    assert f"missing synthetic-tiny toy seed 0  about {record.cost.seconds:.1f} s" in text
+    assert "done" not in text.split("\n", 1)[1]
+
+
+def test_damaged_trials_are_set_aside_and_made_anew(
+    make_spec: MakeSpec, finished: tuple[RunOptions, GridResult, str], tmp_path: Path
+) -> None:
+    options = dataclasses.replace(finished[0], out=tmp_path / "runs")
+    shutil.copytree(finished[0].out, options.out)
+    counts, first, second = [
+        options.out / folder.relative_to(finished[0].out) for folder, _ in finished[1].trials
+    ]
+    ranks = {folder: load_ranks(folder)["rank"] for folder in (counts, first, second)}
+    text = (counts / RESULT).read_text()
+    (counts / RESULT).write_text(text[: len(text) // 2])
+    whole = (first / RANKS).read_bytes()
+    (first / RANKS).write_bytes(whole[: len(whole) // 2])
+    (second / RESULT).write_text((first / RESULT).read_text())
+    dry, plan = run(make_spec, dataclasses.replace(options, dry_run=True))
+    assert dry.trials == []
+    assert "3 trials (3 damaged)" in plan
+    assert plan.count("damaged, set aside and run again: ") == 3
+    assert not list(options.out.rglob("*.damaged"))
+    again, _ = run(make_spec, options)
+    assert [record.status for _, record in again.trials] == ["done"] * 3
+    for folder in (counts, first, second):
+        np.testing.assert_array_equal(load_ranks(folder)["rank"], ranks[folder])
+        assert (folder / f"{RESULT}.damaged").exists()
+    assert (counts / f"{RESULT}.damaged").read_text() == text[: len(text) // 2]
+    assert (first / f"{RANKS}.damaged").read_bytes() == whole[: len(whole) // 2]
+    assert "nothing to do" in run(make_spec, options)[1]
+
+
+def test_clock_that_was_set_back_loses_and_repeats_nothing(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    options = RunOptions(out=tmp_path, devices="cpu")
+    spec = make_spec({"toy": {"fault": "clock"}}, seeds=[0])
+    (planned,) = plan_grid(spec, options)
+    ahead = dataclasses.replace(planned.job.failed("lost"), finished="2999-01-01T00:00:00")
+    write_record(planned.job.folder, ahead)
+    for _ in range(2):
+        result = run_grid(spec, options, Console(file=io.StringIO()))
+        ((_, record),) = result.trials
+        assert (record.status, record.finished[:4]) == ("done", "1999")
+    assert (planned.job.folder / LOG).read_text().count("--- attempt") == 1
 
 
 def test_plan_says_what_is_there(make_spec: MakeSpec, tmp_path: Path) -> None:

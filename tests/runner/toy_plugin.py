@@ -1,12 +1,16 @@
 """Methods for the runner's tests: one that learns a little, and the ways in which one can fail."""
 
+import ctypes
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Literal
 
 import torch
+from threadpoolctl import threadpool_info
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -14,8 +18,12 @@ from datamodules.types import Batch, SequenceBatch, TrainingData
 from intentbench.models.base import ClosedFormRecommender, GradientRecommender
 from intentbench.models.card import Card
 from intentbench.models.pretrained import EncoderArgument, PretrainedRecommender
+from intentbench.runner import trial
+from intentbench.runner.jobs import Job, Slot, enter_slot
 
-Fault = Literal["", "raise", "hang", "kill", "kill_once", "full_disk", "slow"]
+Fault = Literal[
+    "", "raise", "hang", "native", "leak", "kill", "kill_once", "full_disk", "slow", "clock"
+]
 
 
 class Toy(GradientRecommender):
@@ -62,6 +70,18 @@ class Toy(GradientRecommender):
             case "hang":
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 time.sleep(600)
+            case "native":  # with a process of its own, and never back in Python
+                child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+                place = Path(self.trainer.default_root_dir)
+                (place / "new").write_text(f"{os.getpid()} {child.pid}")
+                (place / "new").replace(place / "pids")
+                ctypes.PyDLL(None).sleep(600)
+            case "leak":
+                held = [b"x" * 2**26 for _ in range(24)]  # 1.5 GiB
+                time.sleep(600)
+                del held
+            case "clock":
+                trial.utc_now = lambda: "1999-01-01T00:00:00.000000+00:00"
             case "slow":
                 time.sleep(0.2)
             case "kill":
@@ -118,3 +138,15 @@ class Above(PretrainedRecommender):
 
 
 METHODS = {"toy": Toy, "counts": Counts, "above": Above}
+
+
+def report_slot(job: Job, slot: Slot) -> dict[str, object]:
+    """What a worker finds in its slot."""
+    enter_slot(slot, job.folder / "log.txt")
+    found: dict[str, object] = {
+        name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    }
+    blas = {
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    }
+    return {**found, "torch": torch.get_num_threads(), "blas": sorted(blas)}

@@ -1,4 +1,3 @@
-from dataclasses import asdict
 from math import inf, isnan
 
 import numpy as np
@@ -49,7 +48,7 @@ def pairs(draw: st.DrawFn, min_seeds: int = 1) -> tuple[Values, Values]:
 def numbers(result: Contrast) -> list[float]:
     return [
         value
-        for value in asdict(result).values()
+        for value in result.figures().values()
         if isinstance(value, float)  # the notes and what is not defined apart
     ]
 

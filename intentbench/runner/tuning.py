@@ -1,0 +1,275 @@
+"""Rows of a benchmark searched for better arguments, each with the same budget, on validation."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from optuna.trial import Trial as StudyTrial
+
+from datamodules.errors import RequestError
+from intentbench.results.environment import describe_environment
+from intentbench.results.store import CHECKPOINT, read_record
+from intentbench.runner.entrants import Entrant
+from intentbench.runner.executors import POLL, keep_limits
+from intentbench.runner.grid import RunOptions, plan_grid
+from intentbench.runner.jobs import Job, Slot
+from intentbench.runner.spaces import Space, find_space
+from intentbench.runner.studies import Searcher, Tally
+from intentbench.runner.tuned import Budget, Tuned
+from intentbench.runner.tuning_worker import Answer, run_attempt
+from intentbench.runner.worker import Worker, end_all, wait_for
+from intentbench.spec import BenchmarkSpec
+
+
+@dataclass(frozen=True)
+class Search:
+    """A row on a dataset, and where its arguments are searched.
+
+    Attributes:
+        entrant: the row.
+        job: its training with the values that stand there now.
+        space: of the arguments that are searched; empty where nothing is.
+        without: why nothing is searched, "" where something is.
+        hindrance: why it cannot be searched now, "" where it can.
+    """
+
+    entrant: Entrant
+    job: Job
+    space: Space
+    without: str = ""
+    hindrance: str = ""
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.job.trial.dataset} {self.entrant.label}"
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """The values that stand there now."""
+        return {name: self.job.trial.arguments[name] for name in self.space}
+
+    @property
+    def digest(self) -> str:
+        """8 hex digits of all that makes it this search: data, arguments, code, space."""
+        trial = self.job.trial
+        space = {name: asdict(dimension) for name, dimension in self.space.items()}
+        parts = json.dumps([trial.name, trial.code, space], sort_keys=True)
+        return hashlib.sha256(parts.encode()).hexdigest()[:8]
+
+    @property
+    def study(self) -> str:
+        """Name of its study: another setting, other code or other data is another study."""
+        trial = self.job.trial
+        return f"{trial.benchmark}.{trial.dataset}.{trial.label}.{self.digest}"
+
+    def folder(self, out: Path) -> Path:
+        """Where its trainings lie."""
+        trial = self.job.trial
+        return out / trial.benchmark / trial.dataset / trial.label / self.digest
+
+    def attempt(self, out: Path, number: int, point: dict[str, Any]) -> Job:
+        """The training at a point."""
+        arguments = {**self.job.trial.arguments, **point}
+        trial = replace(self.job.trial, arguments=arguments, noise={})
+        return replace(self.job, trial=trial, folder=self.folder(out) / f"{number:04}")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How searches are run.
+
+    Attributes:
+        slots: where trainings run.
+        place: storage of the studies; see `intentbench.runner.tuning_worker.open_storage`.
+        out: folder of the trainings.
+        trials: the budget of each search.
+        seed: of the sampler.
+        timeout: seconds a training, None for no limit.
+        memory: bytes that a training's processes may hold together, None for no limit.
+    """
+
+    slots: list[Slot]
+    place: str
+    out: Path
+    trials: int
+    seed: int
+    timeout: float | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A training of a search that has ended.
+
+    Attributes:
+        number: in the study.
+        point: its values.
+        answer: how it ended.
+        tally: of the search, with it.
+    """
+
+    number: int
+    point: dict[str, Any]
+    answer: Answer
+    tally: Tally
+
+
+def plan_searches(
+    spec: BenchmarkSpec, labels: tuple[str, ...], runs: Path, data_root: Path | None, seed: int
+) -> list[Search]:
+    """Every row on every dataset, and what of it is searched.
+
+    A row's own arguments stay. So does a value that lies outside the method's space, such as a
+    weight of 0: it was decided.
+
+    Args:
+        spec: with the rows, and those that they start from.
+        labels: of the rows.
+        runs: root of all runs; has the checkpoints that rows start from.
+        data_root: where data files are looked for first.
+        seed: of every training.
+
+    Raises:
+        RequestError: a dataset cannot be had, a method needs more than it has, or a space is wrong.
+    """
+    untuned = {e.label: replace(e, tuned={}) if e.label in labels else e for e in spec.entrants}
+    spaces = {
+        label: find_space(row.method, row.cls, row.search, str(row.settings))
+        for label, row in untuned.items()
+        if label in labels
+    }
+    spec = replace(spec, entrants=tuple(untuned.values()), seeds=(seed,))
+    grid = plan_grid(spec, RunOptions(out=runs, data_root=data_root))
+    return [
+        _search(untuned[planned.job.trial.label], planned.job, spaces[planned.job.trial.label])
+        for planned in grid
+        if planned.job.trial.label in labels
+    ]
+
+
+def _search(entrant: Entrant, job: Job, space: Space | None) -> Search:
+    if not space:
+        without = "nothing to tune" if space is not None else "declares no search space"
+        return Search(entrant, job, {}, without)
+    now = job.trial.arguments
+    free = {
+        name: dimension
+        for name, dimension in space.items()
+        if name not in entrant.own and dimension.holds(now[name])
+    }
+    if not free:
+        return Search(entrant, job, {}, "the row gives all arguments of its space itself")
+    base = job.after
+    if base is not None:
+        record = read_record(base)
+        if record is None or record.status != "done" or not (base / CHECKPOINT).exists():
+            start = job.trial.pretrained.partition("/")[0]
+            hindrance = (
+                f"starts from {start!r}, which has not been trained: `intentbench run` with "
+                f"--models {start} --datasets {job.trial.dataset} --seeds {job.trial.seed}"
+            )
+            return Search(entrant, job, free, hindrance=hindrance)
+    return Search(entrant, job, free)
+
+
+def lock_storage(place: str, out: Path) -> FileLock:
+    """A lock on a storage; whoever holds it may take what stands as running for cut short.
+
+    Raises:
+        RequestError: another search works on it.
+    """
+    path = out / "database" if "://" in place else Path(place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.tuning"), blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RequestError(
+            f"--storage {place}: another `intentbench tune` works on it; wait, or name another file"
+        ) from None
+    return lock
+
+
+def run_search(search: Search, searcher: Searcher, way: Way) -> Iterator[Attempt]:
+    """Train until the budget is used up; whatever happens to one training leaves the others alone.
+
+    Args:
+        search: what.
+        searcher: of its study.
+        way: how.
+
+    Yields:
+        Each training that has ended.
+    """
+    free = way.slots[::-1]
+    running = dict[Worker, tuple[StudyTrial, dict[str, Any]]]()
+    for cut_short in search.folder(way.out).glob("*"):
+        _forget_weights(cut_short)
+    try:
+        while running or searcher.wants(0):
+            while free and searcher.wants(len(running)):
+                trial, point = searcher.ask()
+                job = search.attempt(way.out, trial.number, point)
+                target = partial(run_attempt, way.place, searcher.name, trial._trial_id)
+                running[Worker(job, free.pop(), target)] = trial, point
+            wait_for([*running], POLL)
+            keep_limits([*running], way.timeout, way.memory)
+            for worker in [worker for worker in running if worker.ended()]:
+                trial, point = running.pop(worker)
+                free.append(worker.slot)
+                _forget_weights(worker.job.folder)
+                answer = _answer(worker)
+                searcher.tell(trial, answer)
+                yield Attempt(trial.number, point, answer, searcher.tally())
+    finally:
+        end_all([*running])
+
+
+def _forget_weights(folder: Path) -> None:
+    """Networks would fill the disk; what a search is for is the values."""
+    with suppress(OSError):
+        (folder / CHECKPOINT).unlink()
+
+
+def _answer(worker: Worker) -> Answer:
+    if isinstance(worker.answer, Answer):
+        return worker.answer
+    reason = worker.reason or f"its process was lost (exit code {worker.exitcode})"
+    return Answer("failed", reason=reason, seconds=round(worker.seconds, 2))
+
+
+def chosen(search: Search, searcher: Searcher) -> Tuned | None:
+    """What a search has found; None where no training has ended by itself."""
+    best = searcher.best()
+    if best is None:
+        return None
+    point, value = best
+    tally, before = searcher.tally(), searcher.before()
+    trial = search.job.trial
+    budget = Budget(
+        study=searcher.name,
+        sampler=searcher.sampler,
+        seed=searcher.seed,
+        trials=tally.counted,
+        pruned=tally.pruned,
+        failed=tally.failed,
+        seconds=round(tally.seconds, 1),
+        metric=trial.training.monitor,
+        value=round(value, 6),
+        before=None if before is None else round(before, 6),
+        data=trial.fingerprint[:16],
+        commit=_commit(),
+    )
+    return Tuned(point, budget)
+
+
+def _commit() -> str:
+    found = describe_environment("cpu", 1)
+    return f"{found['commit']}-dirty" if found["dirty"] else str(found["commit"])
