@@ -43,7 +43,8 @@ def test_rows_and_troubles_are_printed(runs: Path, capsys: pytest.CaptureFixture
     assert "  tiny a_longer_row seed 3: epoch 3/9, ndcg@10 0.1000 (best 0.2000)" in lines
     (damaged,) = (line for line in lines if line.startswith("  tiny sasrec seed 4: "))
     assert RESULT in damaged
-    assert "delete the folder and run the trial again" in damaged
+    assert "no trial record" in damaged
+    assert any("sets them aside" in line for line in lines)
 
 
 def test_a_running_trial_says_how_far_it_is(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

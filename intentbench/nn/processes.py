@@ -10,7 +10,7 @@ is then that of one process on the whole batch.
 With one process every function here returns its argument, untouched.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003  # as in the other files of this package
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 

@@ -12,7 +12,10 @@ from intentbench.results.status import STATES, TrialStatus
 TROUBLE = tuple(state for state in STATES if state != "done")
 """States whose trials are named one by one."""
 
-HINTS = {"interrupted": ", the same `intentbench run` runs them again"}
+HINTS = {
+    "interrupted": ", the same `intentbench run` runs them again",
+    "damaged": ", the same `intentbench run` sets them aside and runs them again",
+}
 """What to do about trials in a state."""
 
 

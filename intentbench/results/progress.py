@@ -109,7 +109,8 @@ def write_progress(folder: Path, progress: TrialProgress) -> None:
 def read_progress(folder: Path) -> TrialProgress | None:
     """What a trial says of itself; None where it says nothing, or nothing of this form."""
     try:
-        return TrialProgress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+        said = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        return TrialProgress(**said) if "pid" in said else None
     except (OSError, ValueError, TypeError):
         return None
 

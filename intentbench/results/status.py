@@ -74,7 +74,7 @@ def _read_trial(folder: Path) -> TrialStatus | None:
     try:
         record = read_record(folder)
     except (RecordError, OSError) as error:
-        record, reason = None, str(error)
+        record, reason = None, str(error).partition("; ")[0]
         state = "running" if running else "damaged"
     if record is not None and not running:
         state, seed, reason = record.status, record.seed, record.reason

@@ -20,7 +20,9 @@ POLL = 0.25
 """Seconds between looks at what the workers do."""
 
 
-def plan_slots(devices: str, trials_per_device: int | None, trials: int) -> list[Slot]:
+def plan_slots(
+    devices: str, trials_per_device: int | None, trials: int, processes: int = 1
+) -> list[Slot]:
     """Divide the machine.
 
     Small models gain little from threads: on the CPU there are as many slots as cores, one thread
@@ -31,14 +33,23 @@ def plan_slots(devices: str, trials_per_device: int | None, trials: int) -> list
         trials_per_device: slots of the CPU, or of each GPU (1 when None).
         trials: of the whole benchmark, also those done: a resumed run then has the same threads,
             and so the same rounding.
+        processes: that a trial may have: a slot has a GPU for each.
 
     Raises:
-        RequestError: no such device, one named twice, or a number below 1.
+        RequestError: no such device, one named twice, a number below 1, or fewer GPUs than
+            processes.
     """
     if trials_per_device is not None and trials_per_device < 1:
         raise RequestError("--trials-per-device: must be at least 1")
     cores = _usable_cores()
     names = _device_names(devices)
+    if names and len(names) < processes:
+        raise RequestError(
+            f"training.processes: {processes} processes need as many GPUs, there are {len(names)}; "
+            "use fewer, or --devices cpu"
+        )
+    last = len(names) - processes + 1
+    names = [",".join(names[first : first + processes]) for first in range(0, last, processes)]
     per_device = trials_per_device or (1 if names else cores)
     places = (names or [""]) * per_device  # 0, 1, 0, 1: few trials spread over devices
     places = places[: max(1, trials)]

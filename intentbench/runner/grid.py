@@ -204,7 +204,7 @@ def run_grid(spec: BenchmarkSpec, options: RunOptions, console: Console) -> Grid
     failed: list[TrialRecord] = []
     if jobs and not options.dry_run:
         try:
-            with _stopped_by_sigterm(), Progress(console, len(jobs), slots) as progress:
+            with _stopped_by_sigterm(), Progress(console, len(jobs), slots or 1) as progress:
                 for job, record in run_jobs(jobs, progress=progress):
                     found[job.folder] = record
                     if record.status == "failed":
@@ -221,8 +221,8 @@ def run_grid(spec: BenchmarkSpec, options: RunOptions, console: Console) -> Grid
 
 def _choose_executor(
     spec: BenchmarkSpec, options: RunOptions
-) -> tuple[int, Callable[..., Iterator[tuple[Job, TrialRecord]]]]:
-    """How many trials run at once, as far as that is known, and what runs them."""
+) -> tuple[int | None, Callable[..., Iterator[tuple[Job, TrialRecord]]]]:
+    """How many trials run at once, None where that is not known, and what runs them."""
     if options.executor == "ray":
         from intentbench.runner.ray_cluster import ClusterOptions
         from intentbench.runner.ray_executor import run_ray
@@ -230,8 +230,13 @@ def _choose_executor(
         where = ClusterOptions(
             options.address, options.out, options.devices, options.trials_per_device, spec.size
         )
-        return 1, partial(run_ray, options=where, timeout=spec.timeout, memory=spec.memory)
-    slots = plan_slots(options.devices, options.trials_per_device, spec.size)
+        return None, partial(run_ray, options=where, timeout=spec.timeout, memory=spec.memory)
+    slots = plan_slots(
+        options.devices,
+        options.trials_per_device,
+        spec.size,
+        max(entrant.training.processes for entrant in spec.entrants),
+    )
     return len(slots), partial(run_local, slots=slots, timeout=spec.timeout, memory=spec.memory)
 
 

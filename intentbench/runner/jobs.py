@@ -90,6 +90,8 @@ def run_in_slot(job: Job, slot: Slot) -> TrialRecord | None:
                 set_aside(job.folder)
             if found is not None and found.finished != job.replaces:
                 return found
+            # checkpoint and ranks are about to change: the old record would be a wrong one
+            (job.folder / RESULT).unlink(missing_ok=True)
             try:
                 enter_slot(slot, job.folder / LOG)
                 write_config(job.folder, job.trial)
@@ -119,7 +121,7 @@ def record_failure(job: Job, reason: str) -> TrialRecord:
     Returns:
         The record of the trial.
     """
-    with suppress(RecordError):
+    with suppress(RecordError, OSError):
         found = read_record(job.folder)
         if found is not None and found.finished != job.replaces:
             return found
@@ -133,7 +135,8 @@ def read_finished(folder: Path) -> TrialRecord | None:
     """The record of a trial, None where it has not finished.
 
     Raises:
-        RequestError: the record or the ranks beside it are damaged, or are another trial's.
+        RequestError: the record or the ranks beside it are damaged, or the record is another
+            trial's.
     """
     record = read_record(folder)
     if record is None:

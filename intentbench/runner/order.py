@@ -74,7 +74,7 @@ def estimate_seconds(job: Job, past: Mapping[Row, float]) -> float:
 
 
 def describe_order(
-    jobs: Sequence[Job], states: Mapping[Path, str], past: Mapping[Row, float], slots: int
+    jobs: Sequence[Job], states: Mapping[Path, str], past: Mapping[Row, float], slots: int | None
 ) -> Iterator[str]:
     """What would run, a line a trial, and how long all of it would take.
 
@@ -82,15 +82,16 @@ def describe_order(
         jobs: in their order.
         states: of the folder of each.
         past: see `past_seconds`.
-        slots: how many run at once.
+        slots: how many run at once; None where that is not known.
     """
     estimates = [estimate_seconds(job, past) for job in jobs]
     for job, seconds in zip(jobs, estimates, strict=True):
         took = f"about {seconds:.1f} s" if seconds < math.inf else "no past"
         yield f"{states[job.folder]:8}{describe_job(job)}  {took}  {job.folder}"
     known = [seconds for seconds in estimates if seconds < math.inf]
-    span = timedelta(seconds=round(sum(known) / min(slots, len(jobs))))
-    line = f"{len(jobs)} trials in {slots} slots: about {span}"
+    span = timedelta(seconds=round(sum(known) / min(slots or 1, len(jobs))))
+    where = "one after the other" if slots is None else f"in {slots} slot{'s' * (slots > 1)}"
+    line = f"{len(jobs)} trials {where}: about {span}"
     if len(known) < len(jobs):
         line += f", and what {len(jobs) - len(known)} without a past take"
     yield line
@@ -106,7 +107,7 @@ def _newest(place: Path) -> float | None:
     for path in sorted(place.glob(f"*/{RESULT}")):
         try:
             record = read_record(path.parent)
-        except RecordError:
+        except (RecordError, OSError):
             continue
         if record is not None and record.status == "done":
             done.append((record.finished, record.trial, record.cost.seconds))

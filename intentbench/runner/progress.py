@@ -97,7 +97,8 @@ class Progress:
                 f"{record.reason}"
             )
             return
-        self._seconds.append(seconds)
+        if 2 * seconds >= record.cost.seconds:  # else another runner made it
+            self._seconds.append(seconds)
         name = record.training["monitor"]
         # Not every metric that may be monitored is published on every dataset.
         value = f", {name} {record.metrics[name]:.4f}" if name in record.metrics else ""

@@ -52,6 +52,7 @@ class Worker:
         self.answer: Any = None
         self.reason = ""
         self._since = time.monotonic()  # no change of the clock moves it
+        self._silent = False
         context = start_forkserver()
         self._results, sender = context.Pipe(duplex=False)
         # no daemon: a trial may have processes of its own
@@ -72,7 +73,7 @@ class Worker:
 
     @property
     def seconds(self) -> float:
-        """Since it started, or since it answered."""
+        """Since it started, or since it answered or can no longer."""
         return time.monotonic() - self._since
 
     @property
@@ -82,20 +83,23 @@ class Worker:
 
     def handles(self) -> list[int | Connection]:
         """What becomes ready when there is something to look at."""
-        return (
-            [self._process.sentinel] if self.answered else [self._process.sentinel, self._results]
-        )
+        if self.answered or self._silent:
+            return [self._process.sentinel]
+        return [self._process.sentinel, self._results]
 
     def ended(self) -> bool:
         """Whether the process has ended; takes its answer, and leaves nothing of it behind."""
         alive = self._process.is_alive()
-        if not self.answered:
-            with suppress(EOFError, OSError):  # died while it answered
+        if not (self.answered or self._silent):
+            try:
                 if self._results.poll():
                     self.answer = self._results.recv()
                     self.answered = True
                     self._since = time.monotonic()
-        if alive and self.answered and self.seconds > GRACE:
+            except (EOFError, OSError):  # lost, perhaps while it answered: it will not any more
+                self._silent = True
+                self._since = time.monotonic()
+        if alive and (self.answered or self._silent) and self.seconds > GRACE:
             self.kill()
         if not alive:
             self.kill()  # processes that it left behind

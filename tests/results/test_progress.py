@@ -26,7 +26,9 @@ def test_what_is_written_is_read_and_nothing_else_stays(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [PROGRESS]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}x", json.dumps({"epoch": 1, "stage": 2})])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}x", json.dumps({"epoch": 1, "stage": 2}), '{"epoch": 1}']
+)
 def test_a_file_of_another_form_says_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / PROGRESS).write_text(content)
     assert read_progress(tmp_path) is None

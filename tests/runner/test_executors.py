@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -17,10 +18,16 @@ from rich.console import Console
 from datamodules.errors import RequestError
 from intentbench.results.lock import LOCK, is_locked
 from intentbench.results.record import TrialRecord
-from intentbench.results.store import load_records, read_record, trial_folder, write_record
+from intentbench.results.store import (
+    load_records,
+    read_record,
+    save_ranks,
+    trial_folder,
+    write_record,
+)
 from intentbench.runner.executors import plan_slots
 from intentbench.runner.grid import RunOptions, plan_grid, run_grid
-from intentbench.runner.jobs import Slot, record_failure
+from intentbench.runner.jobs import Slot, record_failure, run_in_slot
 from intentbench.runner.worker import Worker, group_memory
 from tests.runner.conftest import PLUGIN, MakeSpec, write_spec
 from tests.runner.toy_plugin import report_slot
@@ -300,6 +307,9 @@ def test_gpus_are_pinned_by_their_visible_names(monkeypatch: pytest.MonkeyPatch)
         plan_slots("0,2", None, 9)
     with pytest.raises(RequestError, match="1 is named twice"):
         plan_slots("1,1", None, 9)
+    assert [slot.device for slot in plan_slots("auto", 2, 9, processes=2)] == ["3,5", "3,5"]
+    with pytest.raises(RequestError, match="3 processes need as many GPUs, there are 2"):
+        plan_slots("auto", None, 9, processes=3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert [slot.device for slot in plan_slots("auto", None, 9)] == ["0", "1"]
 
@@ -307,3 +317,23 @@ def test_gpus_are_pinned_by_their_visible_names(monkeypatch: pytest.MonkeyPatch)
 def test_no_slots_are_refused() -> None:
     with pytest.raises(RequestError, match="at least 1"):
         plan_slots("cpu", 0, 3)
+
+
+def test_trial_that_was_done_and_runs_again_is_missing_if_cut_short(
+    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (planned,) = plan_grid(make_spec({"counts": {}}), RunOptions(out=tmp_path))
+    job = replace(planned.job, replaces="2026-01-02")
+    write_record(job.folder, replace(job.blank, status="done", finished="2026-01-02"))
+    targets = np.array([0]), np.array([0])
+    save_ranks(job.folder, *targets, np.array([3]))
+
+    def stopped(*_: object) -> None:
+        save_ranks(job.folder, *targets, np.array([7]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("intentbench.runner.jobs.enter_slot", lambda *_: None)
+    monkeypatch.setattr("intentbench.runner.jobs.run_trial", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_slot(job, Slot(0, "", 1))
+    assert read_record(job.folder) is None

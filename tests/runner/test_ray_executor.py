@@ -451,27 +451,30 @@ def test_lost_node_loses_and_repeats_nothing(
     node = sorted(cluster.worker_nodes, key=lambda node: str(node.node_id))[0]
     finished: dict[Path, int] = {}
 
-    def kill_a_node() -> None:
-        while len(list(tmp_path.rglob(RESULT))) < 2:
-            time.sleep(0.1)
-        finished.update({path: path.stat().st_mtime_ns for path in tmp_path.rglob(RESULT)})
+    def kill_a_node_that_is_busy() -> None:
+        done: set[Path] = set()
+        while len(done) < 2 or len({log.parent for log in tmp_path.rglob(LOG)} - done) < 2:
+            time.sleep(0.02)
+            done = {path.parent for path in tmp_path.rglob(RESULT)}
+        finished.update({place: (place / RESULT).stat().st_mtime_ns for place in done})
         cluster.remove_node(node, allow_graceful=False)
 
-    killer = Thread(target=kill_a_node)
+    killer = Thread(target=kill_a_node_that_is_busy, daemon=True)
     killer.start()
+    seeds = list(range(8))
     records, text = run(
-        make_spec, tmp_path, cluster.address, {"toy": {"fault": "slow"}}, seeds=list(range(6))
+        make_spec, tmp_path, cluster.address, {"toy": {"fault": "slow"}}, seeds=seeds
     )
-    killer.join()
+    killer.join(timeout=60)
     assert [(record.seed, record.status) for record in records.values()] == [
-        (seed, "done") for seed in range(6)
+        (seed, "done") for seed in seeds
     ]
-    assert 2 <= len(finished) < 6
-    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert 2 <= len(finished) <= 6
+    assert {place: (place / RESULT).stat().st_mtime_ns for place in finished} == finished
     tried = attempts(tmp_path)
-    assert {tried[path.parent.name] for path in finished} == {1}
-    assert text.count("later") == 1  # what ran there; it may not have come as far as its log
-    assert sorted(tried.values()) in ([1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 2])
+    assert {tried[place.name] for place in finished} == {1}
+    assert sorted(tried.values()) == [1] * 7 + [2]  # what ran there
+    assert text.count("later") in (1, 2)  # another may just have been sent there
 
 
 @pytest.mark.slow
