@@ -29,7 +29,7 @@ import torch
 import yaml
 
 from intentbench.reports.archive import read_archive
-from intentbench.results.record import TrialRecord
+from intentbench.results.record import ORACLE, TrialRecord
 from intentbench.results.store import CHECKPOINT, load_ranks, load_records, write_atomic
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ class Verdict:
     Attributes:
         board: its leaderboard.
         label: the row.
-        before: fingerprint of the code that made the published trials.
+        before: fingerprint of the code of BEFORE.
         after: fingerprint of today's.
         problem: "" where both codes give the same weights and ranks, else what differs.
     """
@@ -82,7 +82,8 @@ def check_board(folder: Path, before: Path, dataset: str, epochs: int) -> list[V
     """Train every row of a board by both codes."""
     name, _, results = read_archive(folder)
     published = {record.label: record for record, _ in results if record.status == "done"}
-    published.pop("oracle", None)
+    published.pop(ORACLE, None)
+    codes = {label: {r.code for r, _ in results if r.label == label} for label in published}
     with tempfile.TemporaryDirectory() as scratch:
         sides = []
         for number, tree in enumerate((before, ROOT)):
@@ -94,11 +95,11 @@ def check_board(folder: Path, before: Path, dataset: str, epochs: int) -> list[V
             Verdict(
                 name,
                 label,
-                record.code,
+                old[label][1].code if label in old else "",
                 new[label][1].code if label in new else "",
-                difference(label, record, old, new),
+                difference(label, codes[label], old, new),
             )
-            for label, record in published.items()
+            for label in published
         ]
 
 
@@ -138,7 +139,7 @@ def train(tree: Path, spec: dict[str, Any], place: Path) -> dict[str, tuple[Path
 
 def difference(
     label: str,
-    published: TrialRecord,
+    published: set[str],
     old: Mapping[str, tuple[Path, TrialRecord]],
     new: Mapping[str, tuple[Path, TrialRecord]],
 ) -> str:
@@ -149,8 +150,8 @@ def difference(
         if side[label][1].status != "done":
             return f"failed by the code {name}: {side[label][1].reason}"
     (old_folder, old_record), (new_folder, new_record) = old[label], new[label]
-    if published.code not in (old_record.code, new_record.code):
-        return f"published by code {published.code}, BEFORE has {old_record.code}"
+    if not published & {old_record.code, new_record.code}:
+        return f"published by other code than that of BEFORE, {old_record.code}"
     old_ranks, new_ranks = load_ranks(old_folder), load_ranks(new_folder)
     if any(not np.array_equal(old_ranks[name], new_ranks[name]) for name in old_ranks):
         return "other ranks"
@@ -166,13 +167,16 @@ def difference(
 
 def renew(ranks: Path, equal: list[Verdict], options: argparse.Namespace) -> None:
     """Write new fingerprints into published records, and what was shown."""
-    changed = [one for one in equal if one.before != one.after]
-    for one in changed:
+    changed = []
+    for one in equal:
         for path in (ranks / one.board).glob(f"*/{one.label}.json"):
             records = json.loads(path.read_text(encoding="utf-8"))
-            for record in records:
-                if record["code"] == one.before:
-                    record["code"] = one.after
+            old = [record for record in records if record["code"] == one.before != one.after]
+            if not old:
+                continue
+            changed.append(one)
+            for record in old:
+                record["code"] = one.after
             text = json.dumps(records, indent=1, sort_keys=True) + "\n"
             write_atomic(path, text.encode())
         board = ranks / one.board / "board.json"
@@ -184,10 +188,10 @@ def renew(ranks: Path, equal: list[Verdict], options: argparse.Namespace) -> Non
     shown = f"{options.epochs} epochs on {options.dataset}, seed 0, CPU"
     known += [
         {"board": one.board, "row": one.label, "from": one.before, "to": one.after, "shown": shown}
-        for one in changed
+        for one in dict.fromkeys(changed)
     ]
     write_atomic(log, (json.dumps(known, indent=1) + "\n").encode())
-    print(f"renewed {len(changed)} rows; `intentbench report leaderboards/ranks/NAME` next")
+    print(f"renewed {len(set(changed))} rows; `intentbench report leaderboards/ranks/NAME` next")
 
 
 if __name__ == "__main__":

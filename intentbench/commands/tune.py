@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
     start_forkserver()  # it imports while this process does
 
     from intentbench.runner.executors import plan_slots
-    from intentbench.runner.tuning import Way, lock_storage, plan_searches
+    from intentbench.runner.tuning import Way, plan_searches
+    from intentbench.runner.tuning_locks import lock_storage
     from intentbench.spec import load_spec
 
     spec = load_spec(
@@ -66,8 +67,17 @@ def run(options: argparse.Namespace) -> int:
         memory=spec.memory,
     )
     status = 0
+    moved = set[tuple[str, str]]()  # dataset and label of rows that have other values now
     with lock_storage(way.place, way.out):
         for search in searches:
+            base = search.entrant.pretrained
+            if base is not None and (search.job.trial.dataset, base.label) in moved:
+                _say(
+                    f"{search.title}: its base {base.label!r} has new values: run the base first, "
+                    "then tune this row"
+                )
+                status = 1
+                continue
             if reason := search.without or search.hindrance:
                 _say(f"{search.title}: {reason}")
                 status |= bool(search.hindrance)
@@ -76,6 +86,8 @@ def run(options: argparse.Namespace) -> int:
             status |= found is None
             if found is not None and options.write:
                 _write(search, found)
+                if found.arguments != search.present:
+                    moved.add((search.job.trial.dataset, search.entrant.label))
     return status
 
 
@@ -84,7 +96,15 @@ def _run(search: "Search", way: "Way") -> "Tuned | None":
     from intentbench.runner.studies import Searcher
     from intentbench.runner.tuning import chosen, run_search
 
-    searcher = Searcher(way.place, search.study, search.space, search.start, way.trials, way.seed)
+    searcher = Searcher(
+        way.place,
+        search.study,
+        search.space,
+        search.start,
+        way.trials,
+        way.seed,
+        search.present,
+    )
     tally = searcher.tally()
     _say(
         f"{search.title}: {searcher.sampler} over {', '.join(search.space)}; "

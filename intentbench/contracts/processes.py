@@ -20,6 +20,9 @@ from intentbench.runner.plugin import import_plugin
 WORLD = 2
 """Number of processes."""
 
+STRATEGY = "ddp_find_unused_parameters_true"
+"""Of Lightning: a term of weight 0 leaves parameters without a gradient."""
+
 TIMEOUT = timedelta(seconds=60)
 """How long a process waits for the other, which may have failed."""
 
@@ -70,7 +73,7 @@ def _train_and_test(subject: Subject, rank: int, out: Path) -> None:
     model = subject.build()
     batches = subject.batches(model, evaluation_batch_size=31)  # the last global batch has one row
     if subject.card.gradient:
-        quiet_trainer(1, strategy="ddp", devices=WORLD).fit(model, batches)
+        quiet_trainer(1, strategy=STRATEGY, devices=WORLD).fit(model, batches)
     else:  # without a gradient there is nothing that processes could share
         model.prepare(subject.data.training())
     quiet_trainer(1, strategy="ddp", devices=WORLD).test(model, batches, verbose=False)

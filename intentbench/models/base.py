@@ -230,6 +230,8 @@ class GradientRecommender(Recommender):
             torch.set_rng_state(self._generator_state["cpu"])
             if "cuda" in self._generator_state:
                 torch.cuda.set_rng_state(self._generator_state["cuda"], self.device)
+            if self.trainer.global_rank:  # the state is that of process 0; each draws its own
+                torch.manual_seed(int(torch.randint(2**62, ())) + self.trainer.global_rank)
         self._generator_state = None
         self.eval()
         with torch.no_grad():

@@ -59,13 +59,16 @@ def pool_mean(mean: Tensor, weight: Tensor | float) -> Tensor:
 
     Args:
         mean: scalar, this process's.
-        weight: how much stands behind it, such as a number of rows; may be 0 on some processes.
+        weight: how much stands behind it, such as a number of rows; may be 0 where the mean
+            is finite.
 
     Returns:
         Σ weight · mean / Σ weight; its gradient reaches every process.
     """
     if not several():
         return mean
+    if mean.dtype in (torch.bfloat16, torch.float16):
+        mean = mean.float()
     weight = torch.as_tensor(weight, dtype=mean.dtype, device=mean.device)
     total = gather(weight[None]).sum().clamp(min=torch.finfo(mean.dtype).tiny)
     return gather((weight * mean)[None]).sum() / total
@@ -98,6 +101,6 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
+        gradient = gradient.clone(memory_format=torch.contiguous_format)  # it may have other users
         distributed.all_reduce(gradient)
         return gradient[ctx.own]

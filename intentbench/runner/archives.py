@@ -1,5 +1,6 @@
 """Archives of runs from other machines, unpacked without trusting them."""
 
+import lzma
 import tarfile
 import zlib
 from pathlib import Path
@@ -29,6 +30,31 @@ def unpack_runs(path: Path, folder: Path) -> Path:
                 if not (member.isreg() or member.isdir()):
                     raise RequestError(f"{path}: {member.name}: neither a file nor a folder")
                 tape.extract(member, folder, filter="data")
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise RequestError(f"{path}: no archive of runs that can be unpacked ({error})") from None
+            if not _ends_whole(tape):
+                raise RequestError(f"{path}: ends too early or is damaged; copy it again")
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise _refusal(path, error) from None
+    except OSError as error:
+        if error.errno is None:  # of gzip and bz2: damaged data
+            raise _refusal(path, error) from None
+        raise
     return folder
+
+
+def _ends_whole(tape: tarfile.TarFile) -> bool:
+    """Whether nothing but zeros follows the last member, a block at least; reads to the end.
+
+    `tarfile` takes a header that is damaged, cut or missing for the end of the archive.
+    """
+    file = tape.fileobj
+    if file is None:  # closed
+        return False
+    file.seek(tape.offset)
+    whole = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    while block := file.read(2**20):
+        whole = whole and not block.strip(b"\0")
+    return whole
+
+
+def _refusal(path: Path, error: Exception) -> RequestError:
+    return RequestError(f"{path}: no archive of runs that can be unpacked ({error})")

@@ -1,9 +1,9 @@
 """A bundle: a benchmark with all that a machine needs to run it that has torch and Lightning alone.
 
 Layout, below a folder of the benchmark's name: `run.py` (see `intentbench.runner.bundle_start`),
-`manifest.json`, `benchmarks/` (the spec and `models/*.yaml`), `code/` (both packages), `data/`
-(prepared datasets), `done/` (trials that exist already), `plugin/`, `wheels/`. The same input gives
-the same bytes.
+`manifest.json`, `benchmarks/` (the spec and `models/*.yaml` beside it), `models/` (those one folder
+up), `code/` (both packages), `data/` (prepared datasets), `done/` (trials that exist already),
+`plugin/`, `wheels/`. The same input gives the same bytes.
 """
 
 import hashlib
@@ -70,9 +70,9 @@ def collect(
     files: dict[str, Path | bytes] = {"run.py": Path(bundle_start.__file__)}
     words = [f"benchmarks/{file.name}", "--data-root", "data", "--out", "runs", "--no-page"]
     files[f"benchmarks/{file.name}"] = file
-    for folder in reversed(file.absolute().parents[:2]):  # the nearer one wins
-        for settings in folder.glob("models/*.yaml"):
-            files[f"benchmarks/models/{settings.name}"] = settings
+    places = ("benchmarks/models", "models")  # as at home: a method's files belong together
+    for name, folder in zip(places, file.absolute().parents, strict=False):
+        files |= {f"{name}/{path.name}": path for path in folder.glob("models/*.yaml")}
     if spec.plugin:
         name = f"plugin/{Path(spec.plugin).name}"
         files[name] = Path(spec.plugin)

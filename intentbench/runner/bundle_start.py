@@ -4,6 +4,8 @@ It is copied into every bundle, and needs Python's own library alone until all i
 Arguments go to `intentbench run`; the runs lie in `runs/`.
 """
 
+from __future__ import annotations  # so that an older Python comes as far as saying that it is
+
 import hashlib
 import json
 import os
@@ -13,6 +15,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
+
+OLDEST = (3, 11)
+"""Of the versions of Python that the code runs on."""
 
 
 def check_files(here: Path, files: dict[str, dict[str, Any]]) -> list[str]:
@@ -60,6 +65,9 @@ def find_lacking(needs: list[str]) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Check, install, run; 2 where the machine or the bundle is not as it must be."""
+    if sys.version_info < OLDEST:
+        oldest, found = (".".join(map(str, part)) for part in (OLDEST, sys.version_info[:3]))
+        _leave(f"Python {oldest} or newer is needed, this is {found}")
     here = Path(__file__).resolve().parent
     manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
     if wrong := check_files(here, manifest["files"]):
@@ -77,7 +85,9 @@ def main(arguments: list[str]) -> int:
         return subprocess.run(command, cwd=here, env=environment, check=False).returncode  # noqa: S603 (fixed program)
 
     if (here / "done").exists() and not (here / "runs").exists():
-        start("merge", "done", "--into", "runs", "--checkpoints")
+        if start("merge", "done", "--into", "runs.part", "--checkpoints"):
+            _leave("the trials in done/ cannot be taken, see above; mend them and pack again")
+        (here / "runs.part").rename(here / "runs")  # merged whole, or merged again
     status = start("run", *manifest["run"], *arguments)
     sys.stdout.write(f"to bring home: {here / 'runs'} (intentbench merge)\n")
     return status

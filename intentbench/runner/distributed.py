@@ -10,6 +10,7 @@ pipe that closes with it.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,7 +69,8 @@ class GlobalBatchStrategy(DDPStrategy):
     """
 
     def __init__(self) -> None:
-        super().__init__(broadcast_buffers=False)
+        # a term of weight 0 leaves parameters without a gradient
+        super().__init__(broadcast_buffers=False, find_unused_parameters=True)
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Let all processes begin an epoch with the buffers of process 0."""
@@ -248,13 +250,17 @@ def _watch(started: Sequence["subprocess.Popen[bytes]"], shared: Path) -> None:
         time.sleep(POLL)
     if not any(found):
         return
+    raised = 1 in found
     end = time.monotonic() + GRACE  # the peers of a killed process notice, and fail: not the cause
     while None in [child.poll() for child in started] and time.monotonic() < end:
         time.sleep(POLL)
+    told = shared / ERROR
     for rank, child in enumerate(started):
+        # an error may make the peers abort: then it is the cause
+        if raised and told.exists() and child.returncode == -signal.SIGABRT:
+            continue
         if child.returncode is not None and child.returncode < 0:
             raise LostProcessError(rank, len(started), -child.returncode)
-    told = shared / ERROR
     raise TrialProcessError(
         told.read_text(encoding="utf-8") if told.exists() else "a process failed without a word"
     )

@@ -50,7 +50,7 @@ def plan_slots(
         )
     last = len(names) - processes + 1
     names = [",".join(names[first : first + processes]) for first in range(0, last, processes)]
-    per_device = trials_per_device or (1 if names else cores)
+    per_device = trials_per_device or (1 if names else max(1, cores // processes))
     places = (names or [""]) * per_device  # 0, 1, 0, 1: few trials spread over devices
     places = places[: max(1, trials)]
     threads = max(1, cores // len(places))

@@ -223,19 +223,25 @@ def _choose_executor(
     spec: BenchmarkSpec, options: RunOptions
 ) -> tuple[int | None, Callable[..., Iterator[tuple[Job, TrialRecord]]]]:
     """How many trials run at once, None where that is not known, and what runs them."""
+    processes = max(entrant.training.processes for entrant in spec.entrants)
     if options.executor == "ray":
         from intentbench.runner.ray_cluster import ClusterOptions
         from intentbench.runner.ray_executor import run_ray
 
         where = ClusterOptions(
-            options.address, options.out, options.devices, options.trials_per_device, spec.size
+            options.address,
+            options.out,
+            options.devices,
+            options.trials_per_device,
+            spec.size,
+            processes,
         )
         return None, partial(run_ray, options=where, timeout=spec.timeout, memory=spec.memory)
     slots = plan_slots(
         options.devices,
         options.trials_per_device,
         spec.size,
-        max(entrant.training.processes for entrant in spec.entrants),
+        processes,
     )
     return len(slots), partial(run_local, slots=slots, timeout=spec.timeout, memory=spec.memory)
 

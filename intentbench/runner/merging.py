@@ -19,6 +19,7 @@ from intentbench.metrics.users import mean_metric
 from intentbench.results.lock import LOCK
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import (
+    CHECKPOINT,
     RANKS,
     RESULT,
     RecordError,
@@ -71,7 +72,7 @@ def merge_runs(
         sources: folders of runs.
         into: root of all runs at home.
         prefer: which of two records of one trial stays that differ in ranks or in code.
-        checkpoints: whether the trained models come too.
+        checkpoints: whether the trained models come too, also of trials that home has without.
         dry_run: write nothing.
 
     Raises:
@@ -96,11 +97,16 @@ def merge_runs(
             merged.say("conflicts", theirs, f"{reason}: {into} has {min(known)[:12]}")
             continue
         verdict = _compare(record, theirs, taken.get(home, home), prefer, merged)
-        if verdict and not dry_run and not _copy(theirs, home, checkpoints):
+        if verdict == "equal" and checkpoints and _adds_checkpoint(theirs, taken.get(home, home)):
+            merged.lines.append(f"{theirs}: home lacks its checkpoint; theirs taken")
+            verdict = "replaced"
+        takes = verdict in ("copied", "replaced")
+        if takes and not dry_run and not _copy(theirs, home, checkpoints):
             merged.say("conflicts", theirs, "is being run at home at this moment; not taken")
         elif verdict:
             merged.counts[verdict] += 1
-            taken[home] = theirs if dry_run else home
+            if takes:
+                taken[home] = theirs if dry_run else home
     return merged
 
 
@@ -127,22 +133,37 @@ def _read(folder: Path, merged: Merged) -> TrialRecord | None:
         if record.status != "done":
             merged.say("failed there", folder, f"failed there: {record.reason}")
             return None
+        _check_types(record)
         _check_ranks(folder, record)
-    except RequestError as error:
+    except (RequestError, TypeError, AttributeError, ValueError, KeyError) as error:
         merged.say("damaged", folder, f"damaged, not taken: {error}")
         return None
     return record
 
 
+def _check_types(record: TrialRecord) -> None:
+    """Refuse what comparing and naming trials cannot work with."""
+    texts = (record.data_fingerprint, record.code, record.finished or "")
+    if not all(isinstance(text, str) for text in texts):
+        raise RequestError("data_fingerprint, code and finished of its record must be texts")
+    if not isinstance(record.environment, dict):
+        raise RequestError("environment of its record must have keys and values")
+
+
 def _check_ranks(folder: Path, record: TrialRecord) -> None:
     """Refuse ranks that cannot be read, or from which other metrics follow than were recorded."""
     ranks = load_ranks(folder)
-    if len({len(array) for array in ranks.values()}) != 1:
-        raise RequestError(f"{folder / RANKS}: arrays of different lengths")
+    shape = ranks["rank"].shape
+    if len(shape) != 1 or shape == (0,) or any(a.shape != shape for a in ranks.values()):
+        raise RequestError(f"{folder / RANKS}: not three lists of one length")
+    if any(array.dtype.kind not in "iu" for array in ranks.values()):
+        raise RequestError(f"{folder / RANKS}: not whole numbers")
+    if not record.metrics:
+        raise RequestError("its record has no metrics")
     history = record.protocol.get("history", "")
     for name, stated in record.metrics.items():
         found = mean_metric(name, ranks["user"], ranks["rank"], history)
-        if abs(found - stated) > TOLERANCE:
+        if not abs(found - stated) <= TOLERANCE:  # also of NaN
             raise RequestError(f"{name} is {found:.6f} by its ranks, {stated:.6f} by its record")
     if record.noise and load_noise_ranks(folder).shape != (len(record.noise), len(ranks["rank"])):
         raise RequestError("its ranks under noise do not fit its record")
@@ -151,7 +172,7 @@ def _check_ranks(folder: Path, record: TrialRecord) -> None:
 def _compare(
     record: TrialRecord, theirs: Path, home: Path, prefer: Preference, merged: Merged
 ) -> str:
-    """What to do with a trial: "copied" or "replaced"; "" where what is at home stays."""
+    """What to do with a trial: "copied", "replaced", "equal"; "" where home stays, and is said."""
     try:
         ours = read_record(home)
     except RecordError:
@@ -166,10 +187,10 @@ def _compare(
         return "replaced"
     differs = differs or ("the same ranks by other code" if record.code != ours.code else "")
     if not differs:
-        merged.counts["equal"] += 1
-        return ""
+        return "equal"
+    newer = (record.finished or "") > (ours.finished or "")
     line = f"{differs} there ({_where(record)}) than at home ({_where(ours)})"
-    if prefer == "theirs" or (prefer == "newest" and record.finished > ours.finished):
+    if prefer == "theirs" or (prefer == "newest" and newer):
         merged.lines.append(f"{theirs}: {line}; theirs taken")
         return "replaced"
     if prefer == "newest":
@@ -178,6 +199,10 @@ def _compare(
         return ""
     merged.say("conflicts", theirs, f"{line}; home stays")
     return ""
+
+
+def _adds_checkpoint(theirs: Path, home: Path) -> bool:
+    return (theirs / CHECKPOINT).is_file() and not (home / CHECKPOINT).exists()
 
 
 def _same_ranks(record: TrialRecord, theirs: Path, ours: TrialRecord, home: Path) -> bool:
@@ -194,7 +219,7 @@ def _where(record: TrialRecord) -> str:
     found = record.environment
     device = found.get("device", "")
     machine = found.get("cpu", "unknown machine") if device in ("", "cpu") else device
-    return f"{machine}, {record.finished[:19] or 'time unknown'}, code {record.code[:8]}"
+    return f"{machine}, {(record.finished or 'time unknown')[:19]}, code {record.code[:8]}"
 
 
 def _copy(theirs: Path, home: Path, checkpoints: bool) -> bool:

@@ -26,6 +26,7 @@ class ClusterOptions:
             many as the cluster has cores.
         trials: of the whole benchmark, also those done: a resumed run then has the same threads,
             and so the same rounding.
+        processes: of the trial that has most.
     """
 
     address: str
@@ -33,6 +34,7 @@ class ClusterOptions:
     devices: str
     trials_per_device: int | None
     trials: int
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def plan_share(nodes: list[dict[str, float]], options: ClusterOptions) -> Share:
         options: `devices`, `trials_per_device` and `trials` are read.
 
     Raises:
-        RequestError: devices by number, or a number below 1.
+        RequestError: devices by number, a number below 1, or several processes on GPUs.
     """
     per_device = options.trials_per_device
     if per_device is not None and per_device < 1:
@@ -69,6 +71,11 @@ def plan_share(nodes: list[dict[str, float]], options: ClusterOptions) -> Share:
         )
     with_gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
     if with_gpus and options.devices == "auto":
+        if options.processes > 1:
+            raise RequestError(
+                "training.processes: with --executor ray a trial has one GPU; use --devices cpu, "
+                "or the local executor"
+            )
         per_device = per_device or 1
         threads = min(int(node.get("CPU", 1) / node["GPU"]) for node in with_gpus) // per_device
         slots = sum(int(node["GPU"]) for node in with_gpus) * per_device
@@ -78,6 +85,7 @@ def plan_share(nodes: list[dict[str, float]], options: ClusterOptions) -> Share:
         threads = max(1, min(cores) // per_device)
     else:
         threads = min(max(1, sum(cores) // max(1, options.trials)), min(cores))
+    threads = max(threads, min(options.processes, *cores))
     return Share(threads, 0, max(1, sum(count // threads for count in cores)))
 
 

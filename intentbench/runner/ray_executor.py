@@ -337,6 +337,8 @@ def _store(job: Job, delivery: Delivery) -> None:
             log.write(files.pop(LOG, _NOTHING).tobytes())
         files.pop(CONFIG, None)
         last = {name: files.pop(name) for name in (RESULT,) if name in files}
+        if last:  # checkpoint and ranks are about to change: an old record would be a wrong one
+            (job.folder / RESULT).unlink(missing_ok=True)
         unpack_files({**files, **last}, job.folder)
 
 

@@ -23,6 +23,9 @@ from intentbench.runner.values import check_keys, read_mapping
 DIGITS = 4
 """Significant digits of a searched number: what is written down is what was trained."""
 
+MANY = 2**20
+"""Points that are listed, at most."""
+
 FROM_ELSEWHERE = {"n_items": 1, "n_users": 1, "window": 1}
 """Arguments that the dataset gives."""
 
@@ -85,11 +88,13 @@ class Range:
         return exact or math.isclose(steps, round(steps), abs_tol=1e-9)
 
     def points(self) -> tuple[Any, ...] | None:
-        """All of them; None where they cannot be counted."""
+        """All of them; None where they cannot be counted, or are too many to list."""
         step = self.step or (1 if self.whole and not self.log else None)
         if step is None:
             return None
         count = math.floor((self.high - self.low) / step + 1e-9) + 1
+        if count > MANY:
+            return None
         return tuple(self.clean(self.low + number * step) for number in range(count))
 
     def clean(self, value: Any) -> Any:
@@ -159,18 +164,35 @@ def _dimension(given: Any, where: str) -> Dimension:
     block = read_mapping(given, where, empty=False)
     check_keys(block, ("low", "high", "log", "step"), where)
     numbers = [block.get("low"), block.get("high"), block.get("step", 1)]
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in numbers):
+    if not all(_is_number(value) for value in numbers):
         raise RequestError(f"{where}: expected numbers low and high, found {given!r}")
     found = Range(block["low"], block["high"], block.get("log", False), block.get("step"))
     if not isinstance(found.log, bool):
         raise RequestError(f"{where}.log: expected true or false, found {found.log!r}")
-    if not found.low < found.high or not math.isfinite(found.high - found.low):
+    if not found.low < found.high or not _is_number(found.high - found.low):
         raise RequestError(f"{where}: low must be below high, found {given!r}")
     if found.log and (found.low <= 0 or found.step is not None):
         raise RequestError(f"{where}: log needs a low above 0 and has no step, found {given!r}")
-    if found.step is not None and not (found.step > 0 and found.holds(found.high)):
+    if found.step is None:
+        return found
+    if not (0 < found.step <= found.high - found.low and found.holds(found.high)):
         raise RequestError(f"{where}: steps from low must reach high, found {given!r}")
+    if found.whole and not float(found.step).is_integer():
+        raise RequestError(
+            f"{where}: whole ends need a whole step, write {float(found.low)} and "
+            f"{float(found.high)} for other numbers; found {given!r}"
+        )
     return found
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def count_points(space: Space) -> float:

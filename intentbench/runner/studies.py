@@ -1,5 +1,6 @@
 """A search as a study of Optuna: resumed, asked for points, told what they came to."""
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from datamodules.errors import RequestError
 from intentbench.runner.spaces import Choice, Dimension, Space, all_points, count_points
 from intentbench.runner.tuning_worker import Answer, open_storage
 
-STARTUP = 5
-"""Points that are drawn at random before TPE has enough to learn from; the values that stood there
-before are one more."""
+STARTUP = 6
+"""Trainings that complete or are pruned before TPE has enough to learn from."""
+
+HEAD = b'{"op_code"'
+"""How a journal begins."""
 
 REPEATS = "repeats"
 """Attribute of a trial whose point was known: the number of the trial that it repeats."""
@@ -69,16 +72,24 @@ class Searcher:
         place: storage; see `open_storage`.
         name: of the study.
         space: what is searched.
-        start: the values that stand there now: the first point.
+        start: the values that stand there untuned: the first point.
         budget: trainings that complete or are pruned, at most.
         seed: of the sampler.
+        present: the values that stand there now: the second point, where it lies in the space.
 
     Raises:
         RequestError: the storage cannot be read.
     """
 
     def __init__(
-        self, place: str, name: str, space: Space, start: dict[str, Any], budget: int, seed: int
+        self,
+        place: str,
+        name: str,
+        space: Space,
+        start: dict[str, Any],
+        budget: int,
+        seed: int,
+        present: dict[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.space = space
@@ -90,10 +101,11 @@ class Searcher:
         self.patience = self.budget
         self.study = _open(place, name)
         self._make_up()
-        self.study.enqueue_trial(self.start, skip_if_exists=True)
-        if self.grid:
-            for point in all_points(space):
-                self.study.enqueue_trial(point, skip_if_exists=True)
+        self._enqueue(self.start)
+        if present and all(space[name].holds(present[name]) for name in space):
+            self._enqueue(self.clean(present))
+        for point in all_points(space) if self.grid else ():
+            self._enqueue(point)
 
     @property
     def sampler(self) -> str:
@@ -126,17 +138,17 @@ class Searcher:
     def ask(self) -> tuple[optuna.trial.Trial, dict[str, Any]]:
         """The next trial and its point; the seed and what is known decide it.
 
-        A point whose value is known is answered at once and uses up nothing, so that a budget is
-        of different points, unless nothing else is proposed.
+        A point that was tried, whatever came of it, is told as failed at once and uses up nothing,
+        so that a budget is of different points, unless nothing else is proposed. Neither TPE nor
+        the pruner learns of it twice.
         """
         for _ in range(TRIES):
             trial = self._draw()
-            point = self.clean(trial.params)
-            known = [t for t in self._done() if self.clean(t.params) == point]
-            if not known:
+            known = self._known(self.clean(trial.params), trial.number)
+            if known is None:
                 break
-            trial.set_user_attr(REPEATS, known[0].number)
-            self.study.tell(trial, known[0].value)
+            trial.set_user_attr(REPEATS, known)
+            self.study.tell(trial, state=TrialState.FAIL)
         else:
             trial = self._draw()
         return trial, self.clean(trial.params)
@@ -145,8 +157,21 @@ class Searcher:
         waiting = self.study.get_trials(deepcopy=False, states=[TrialState.WAITING])
         number = len(self.study.get_trials(deepcopy=False)) - len(waiting)
         drawn = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
-        self.study.sampler = TPESampler(n_startup_trials=STARTUP + 1, seed=drawn)
+        self.study.sampler = TPESampler(n_startup_trials=STARTUP, seed=drawn)
         return self.study.ask({name: _distribution(d) for name, d in self.space.items()})
+
+    def _enqueue(self, point: dict[str, Any]) -> None:
+        if self._known(point) is None:
+            self.study.enqueue_trial(point, skip_if_exists=True)
+
+    def _known(self, point: dict[str, Any], but: int | None = None) -> int | None:
+        """The number of the first trial that tried a point, or is trying it."""
+        for trial in self.study.get_trials(deepcopy=False):
+            left = trial.state == TrialState.WAITING or trial.params.keys() != self.space.keys()
+            idle = REPEATS in trial.user_attrs or trial.user_attrs.get("reason") == INTERRUPTED
+            if trial.number != but and not left and not idle and self.clean(trial.params) == point:
+                return int(trial.number)
+        return None
 
     def _done(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
@@ -171,7 +196,7 @@ class Searcher:
         return self.clean(trial.params), float(trial.value or 0.0)
 
     def before(self) -> float | None:
-        """What the values came to that stand there now; None where that did not complete."""
+        """What the untuned values came to; None where that did not complete."""
         done = self._done()
         return next((t.value for t in done if self.clean(t.params) == self.start), None)
 
@@ -190,23 +215,52 @@ class Searcher:
 
 def _open(place: str, name: str) -> Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if "://" not in place:
-        _mend(Path(place))
     try:
+        if "://" not in place:
+            _mend(Path(place))
         return optuna.create_study(
             storage=open_storage(place), study_name=name, direction="maximize", load_if_exists=True
         )
-    except (SQLAlchemyError, OSError, ValueError, KeyError) as error:
-        line = next(iter(str(error).splitlines()), "")
+    except (SQLAlchemyError, ImportError, OSError, ValueError, KeyError, TypeError) as error:
+        damage = _damage(Path(place)) if isinstance(error, ValueError) else ""
+        line = damage or next(iter(str(error).splitlines()), "")
         raise RequestError(f"--storage {place}: cannot be read: {line}") from None
 
 
 def _mend(journal: Path) -> None:
-    """Cut off a last line that a full disk or a power cut left unfinished."""
+    """Cut off a last line that a full disk or a power cut left unfinished, and Optuna's lock.
+
+    Raises:
+        RequestError: it is no journal.
+    """
+    journal = journal.resolve()
     journal.parent.mkdir(parents=True, exist_ok=True)
-    if journal.is_file() and (text := journal.read_bytes()) and not text.endswith(b"\n"):
-        with journal.open("r+b") as file:
+    lock = journal.with_name(f"{journal.name}.lock")
+    if lock.is_symlink():  # of a search that was killed: only one works on a storage
+        lock.unlink()
+    if not journal.is_file():
+        return
+    with journal.open("r+b") as file:
+        if not HEAD.startswith(file.read(len(HEAD))):
+            raise RequestError(
+                f"--storage {journal}: is no journal of searches; a database is sqlite:///{journal}"
+            )
+        file.seek(0)
+        text = file.read()
+        if not text.endswith(b"\n"):
             file.truncate(text.rfind(b"\n") + 1)
+
+
+def _damage(journal: Path) -> str:
+    """Which line of a journal is none, "" where all are, or where it is no file."""
+    if not journal.is_file():
+        return ""
+    for number, line in enumerate(journal.read_bytes().splitlines(), 1):
+        try:
+            json.loads(line)
+        except ValueError:
+            return f"line {number} is damaged; keep the lines above it, or name another file"
+    return ""
 
 
 def _point(trial: FrozenTrial, names: Iterable[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import yaml
 
 from datamodules.errors import RequestError
 from intentbench.results.store import write_atomic
+from intentbench.runner.arguments import resolve_arguments
 from intentbench.runner.values import check_keys, read_mapping
 
 HEADER = (
@@ -39,7 +40,8 @@ class Budget:
         seconds: wall time of all of them.
         metric: what was maximised, on validation.
         value: what the chosen values came to; the mean over users.
-        before: what the values came to that stood there before; None where that training failed.
+        before: what the values came to that stand there untuned; None where that training did not
+            complete.
         data: first 16 digits of the fingerprint of the prepared data.
         commit: of the code, "-dirty" behind it where there were uncommitted changes; "" where it
             is no git checkout.
@@ -91,10 +93,10 @@ def load_tuned(path: Path, board: str, label: str) -> dict[str, Tuned]:
         RequestError: it is no such file; one line with file and key.
     """
     found = {}
-    for dataset, rows in read_mapping(_read(path).get(board, {}), f"{path}: {board}").items():
+    for dataset, rows in read_mapping(_read(path).get(board) or {}, f"{path}: {board}").items():
         where = f"{path}: {board}.{dataset}"
-        rows = read_mapping(rows, where)
-        if label in rows:
+        rows = read_mapping(rows or {}, where)
+        if rows.get(label) is not None:  # whoever deletes an entry may leave its key
             found[str(dataset)] = _tuned(rows[label], f"{where}.{label}")
     return found
 
@@ -108,7 +110,9 @@ def save_tuned(path: Path, board: str, dataset: str, label: str, tuned: Tuned) -
     """
     content = _read(path)
     entry = {"arguments": tuned.arguments, "search": asdict(tuned.budget)}
-    content.setdefault(board, {}).setdefault(dataset, {})[label] = entry
+    datasets = read_mapping(content.get(board) or {}, f"{path}: {board}")
+    rows = read_mapping(datasets.get(dataset) or {}, f"{path}: {board}.{dataset}")
+    content[board] = {**datasets, dataset: {**rows, label: entry}}
     text = yaml.safe_dump(content, allow_unicode=True, width=100)
     write_atomic(path, (HEADER + text).encode())
 
@@ -132,4 +136,5 @@ def _tuned(given: Any, where: str) -> Tuned:
     if search.keys() != names:
         differ = ", ".join(sorted(map(str, search.keys() ^ names)))
         raise RequestError(f"{where}.search: missing or unknown: {differ}; tune the row again")
-    return Tuned(dict(arguments), Budget(**search), where)
+    budget = Budget(**resolve_arguments(Budget, search, f"{where}.search"))
+    return Tuned(dict(arguments), budget, where)

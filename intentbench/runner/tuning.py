@@ -4,12 +4,11 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from optuna.trial import Trial as StudyTrial
 
 from datamodules.errors import RequestError
@@ -22,6 +21,7 @@ from intentbench.runner.jobs import Job, Slot
 from intentbench.runner.spaces import Space, find_space
 from intentbench.runner.studies import Searcher, Tally
 from intentbench.runner.tuned import Budget, Tuned
+from intentbench.runner.tuning_locks import lock_path
 from intentbench.runner.tuning_worker import Answer, run_attempt
 from intentbench.runner.worker import Worker, end_all, wait_for
 from intentbench.spec import BenchmarkSpec
@@ -33,8 +33,9 @@ class Search:
 
     Attributes:
         entrant: the row.
-        job: its training with the values that stand there now.
+        job: its training with the values that stand there untuned.
         space: of the arguments that are searched; empty where nothing is.
+        present: the values that stand there now.
         without: why nothing is searched, "" where something is.
         hindrance: why it cannot be searched now, "" where it can.
     """
@@ -42,6 +43,7 @@ class Search:
     entrant: Entrant
     job: Job
     space: Space
+    present: dict[str, Any] = field(default_factory=dict)
     without: str = ""
     hindrance: str = ""
 
@@ -52,7 +54,7 @@ class Search:
 
     @property
     def start(self) -> dict[str, Any]:
-        """The values that stand there now."""
+        """The values that stand there untuned."""
         return {name: self.job.trial.arguments[name] for name in self.space}
 
     @property
@@ -136,28 +138,41 @@ def plan_searches(
         data_root: where data files are looked for first.
         seed: of every training.
 
+    Returns:
+        The searches, those of rows that start from another one last.
+
     Raises:
-        RequestError: a dataset cannot be had, a method needs more than it has, or a space is wrong.
+        RequestError: a dataset cannot be had, a method needs more than it has, a space is wrong, or
+            a row trains in several processes.
     """
+    present = {entrant.label: entrant for entrant in spec.entrants}
     untuned = {e.label: replace(e, tuned={}) if e.label in labels else e for e in spec.entrants}
     spaces = {
         label: find_space(row.method, row.cls, row.search, str(row.settings))
         for label, row in untuned.items()
         if label in labels
     }
+    for label, space in spaces.items():
+        if space and untuned[label].training.processes > 1:
+            raise RequestError(
+                f"{label}: training.processes: a search trains in one process; "
+                "--set training.processes=1"
+            )
     spec = replace(spec, entrants=tuple(untuned.values()), seeds=(seed,))
     grid = plan_grid(spec, RunOptions(out=runs, data_root=data_root))
-    return [
-        _search(untuned[planned.job.trial.label], planned.job, spaces[planned.job.trial.label])
-        for planned in grid
-        if planned.job.trial.label in labels
-    ]
+    searches = []
+    for job in (planned.job for planned in grid if planned.job.trial.label in labels):
+        label, dataset = job.trial.label, job.trial.dataset
+        search = _search(untuned[label], job, spaces[label])
+        now = present[label].arguments_on(dataset)
+        searches.append(replace(search, present={name: now[name] for name in search.space}))
+    return sorted(searches, key=lambda search: search.entrant.pretrained is not None)
 
 
 def _search(entrant: Entrant, job: Job, space: Space | None) -> Search:
     if not space:
         without = "nothing to tune" if space is not None else "declares no search space"
-        return Search(entrant, job, {}, without)
+        return Search(entrant, job, {}, without=without)
     now = job.trial.arguments
     free = {
         name: dimension
@@ -165,7 +180,11 @@ def _search(entrant: Entrant, job: Job, space: Space | None) -> Search:
         if name not in entrant.own and dimension.holds(now[name])
     }
     if not free:
-        return Search(entrant, job, {}, "the row gives all arguments of its space itself")
+        without = (
+            "nothing is left to search: the row gives the arguments itself, or their values lie "
+            "outside the space"
+        )
+        return Search(entrant, job, {}, without=without)
     base = job.after
     if base is not None:
         record = read_record(base)
@@ -179,24 +198,6 @@ def _search(entrant: Entrant, job: Job, space: Space | None) -> Search:
     return Search(entrant, job, free)
 
 
-def lock_storage(place: str, out: Path) -> FileLock:
-    """A lock on a storage; whoever holds it may take what stands as running for cut short.
-
-    Raises:
-        RequestError: another search works on it.
-    """
-    path = out / "database" if "://" in place else Path(place)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.tuning"), blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RequestError(
-            f"--storage {place}: another `intentbench tune` works on it; wait, or name another file"
-        ) from None
-    return lock
-
-
 def run_search(search: Search, searcher: Searcher, way: Way) -> Iterator[Attempt]:
     """Train until the budget is used up; whatever happens to one training leaves the others alone.
 
@@ -207,7 +208,15 @@ def run_search(search: Search, searcher: Searcher, way: Way) -> Iterator[Attempt
 
     Yields:
         Each training that has ended.
+
+    Raises:
+        RequestError: another search, of another storage, trains in the same folder.
     """
+    with lock_path(search.folder(way.out), f"--out {way.out}"):
+        yield from _attempts(search, searcher, way)
+
+
+def _attempts(search: Search, searcher: Searcher, way: Way) -> Iterator[Attempt]:
     free = way.slots[::-1]
     running = dict[Worker, tuple[StudyTrial, dict[str, Any]]]()
     for cut_short in search.folder(way.out).glob("*"):

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import optuna
@@ -71,7 +72,8 @@ def open_storage(place: str) -> BaseStorage:
     """The storage of studies: a database where the place is a URL, else a journal file."""
     if "://" in place:
         return RDBStorage(place)
-    return JournalStorage(JournalFileBackend(place))
+    # Optuna's lock is a link to the path that it is given: a relative one may lead nowhere
+    return JournalStorage(JournalFileBackend(str(Path(place).resolve())))
 
 
 def run_attempt(place: str, study: str, trial_id: int, job: Job, slot: Slot) -> Answer:

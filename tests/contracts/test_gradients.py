@@ -14,7 +14,7 @@ from intentbench.runner.forkserver import start_forkserver
 from tests.contracts import variants
 
 HOLD = ["SampledSASRec", "FlatCL4SRec", "SequenceInDiRec", "RowIDCLRec", "RowIGRSR"]
-HOLD.append("ProgressiveReaRec")
+HOLD += ["ProgressiveReaRec", "PlainCL4SRec"]
 
 
 @pytest.mark.ddp

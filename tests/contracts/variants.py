@@ -53,6 +53,13 @@ class ProgressiveReaRec(ReaRec):
     divisible = True
 
 
+class PlainCL4SRec(CL4SRec):
+    """A parameter has no part in the loss."""
+
+    CARD = _with(CL4SRec.CARD, contrast_weight=0.0)
+    divisible = True
+
+
 class Unweighted(SASRec):
     """Says that it can be shared, and cannot: a term is a mean over rows, which is not pooled."""
 

@@ -68,6 +68,33 @@ def test_other_sources_or_statistics_are_other_data(own: DatasetEntry, tmp_path:
             prepare(other, tmp_path / "root", tmp_path / "cache")
 
 
+@pytest.mark.parametrize("optional", [False, True])
+def test_a_file_that_was_changed_is_read_again(
+    optional: bool, own: DatasetEntry, tmp_path: Path
+) -> None:
+    own = replace(own, files=tuple(replace(file, optional=optional) for file in own.files))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    first = prepare(own, cache, cache)
+    assert prepare(own, cache, cache) == first  # the cache is a data root: found as packed
+    (tmp_path / "events.txt").write_text(LINES + "30 1 2 3\n")
+    second = prepare(own, cache, cache)
+    assert second != first
+    assert load_prepared(second).fingerprint != load_prepared(first).fingerprint
+    assert prepare(own, cache, cache) == second
+
+
+def test_a_changed_file_below_a_root_is_read_again(own: DatasetEntry, tmp_path: Path) -> None:
+    below = replace(own, files=tuple(replace(file, path="events.txt") for file in own.files))
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "events.txt").write_text(LINES)
+    shutil.copytree(made := prepare(below, root, tmp_path / "a"), root / "prepared" / made.name)
+    assert prepare(below, root, tmp_path / "cache") == root / "prepared" / made.name
+    (root / "events.txt").write_text(LINES + "30 1 2 3\n")
+    assert prepare(below, root, tmp_path / "cache").is_relative_to(tmp_path / "cache")
+
+
 def test_damaged_tensors_are_not_taken(tmp_path: Path) -> None:
     entry = find_entry("synthetic-tiny")
     place = _pack(entry, tmp_path / "root", tmp_path)

@@ -21,9 +21,11 @@ from intentbench.results.store import CHECKPOINT, save_ranks, write_record
 from intentbench.runner.bundle import Bundle, collect, write_bundle
 from intentbench.runner.config import write_config
 from intentbench.runner.grid import Planned, RunOptions, plan_grid
+from intentbench.runner.tuned import Tuned, save_tuned, tuned_path
 from intentbench.spec import load_spec
 from intentbench.text.features import offline_features
 from tests.runner.conftest import PLUGIN, write_spec
+from tests.runner.test_tuned import BUDGET
 
 Contents = dict[str, bytes]
 
@@ -116,6 +118,33 @@ def test_what_was_chosen_is_what_will_be_run(tmp_path: Path) -> None:
     assert contents["plugin/toy_plugin.py"] == PLUGIN.read_bytes()
     options = RunOptions(data_root=tmp_path / "there" / "data")
     assert plan_grid(there, options)[0].job.prepared.is_relative_to(tmp_path / "there")
+
+
+@pytest.mark.parametrize("near", [(), ("own",), ("tuned",), ("own", "tuned")])
+@pytest.mark.parametrize("far", [("own",), ("tuned",), ("own", "tuned")])
+def test_arguments_are_those_of_home_wherever_settings_lie(
+    near: tuple[str, ...], far: tuple[str, ...], tmp_path: Path
+) -> None:
+    home, there = tmp_path / "home" / "studies", tmp_path / "there"
+    for value, (folder, kinds) in enumerate(((home, near), (home.parent, far)), start=1):
+        (folder / "models").mkdir(parents=True)
+        place = folder / "models" / "item_knn.yaml"
+        if "own" in kinds:
+            place.write_text(f"datasets: {{synthetic-tiny: {{gamma: 0.{value}}}}}")
+        if "tuned" in kinds:
+            found = Tuned({"shrink": value}, BUDGET)
+            save_tuned(tuned_path(place, "item_knn"), "toys", "synthetic-tiny", "item_knn", found)
+    path = write_spec(home, {"item_knn": {}})
+    bundle = collect(load_spec(path), path, RunOptions(out=tmp_path / "runs"))
+    for name, source in bundle.files.items():
+        if name.endswith(".yaml") and isinstance(source, Path):
+            (there / name).parent.mkdir(parents=True, exist_ok=True)
+            (there / name).write_bytes(source.read_bytes())
+    (ours,), (theirs,) = (
+        load_spec(path).entrants,
+        load_spec(there / "benchmarks/toys.yaml").entrants,
+    )
+    assert theirs.arguments_on("synthetic-tiny") == ours.arguments_on("synthetic-tiny")
 
 
 def _finish(planned: Planned, checkpoint: bool) -> None:

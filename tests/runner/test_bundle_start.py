@@ -12,6 +12,7 @@ import pytest
 
 from intentbench.cli import main
 from intentbench.results.store import load_ranks, load_records
+from intentbench.runner import bundle_start
 from intentbench.runner.bundle_start import check_files, find_lacking
 from tests.runner.conftest import write_spec
 
@@ -102,6 +103,52 @@ def test_what_the_machine_lacks_is_named(unpacked: Path) -> None:
     done = _start(unpacked)
     assert done.returncode == 2
     assert done.stderr.startswith("bundle: this machine lacks no-such-thing>=3; install")
+
+
+CLI = """
+import sys
+from pathlib import Path
+with Path("calls").open("a") as file:
+    print(*sys.argv[1:], file=file)
+if sys.argv[1] == "merge":
+    Path(sys.argv[sys.argv.index("--into") + 1]).mkdir(exist_ok=True)
+    sys.exit(int(Path("status").read_text()))
+"""
+"""An `intentbench.cli` that notes how it is called; merging ends as the file `status` says."""
+
+
+def test_carried_trials_are_merged_whole_before_anything_runs(tmp_path: Path) -> None:
+    here = tmp_path / "toys"
+    (here / "code" / "intentbench").mkdir(parents=True)
+    (here / "code" / "intentbench" / "__init__.py").touch()
+    (here / "code" / "intentbench" / "cli.py").write_text(CLI)
+    (here / "done").mkdir()
+    (here / "run.py").write_bytes(Path(bundle_start.__file__).read_bytes())
+    (here / "manifest.json").write_text(json.dumps({"files": {}, "needs": [], "run": ["toys"]}))
+    merge = "merge done --into runs.part --checkpoints"
+    (here / "status").write_text("1")
+    done = _start(here)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bundle: the trials in done/ cannot be taken")
+    assert not (here / "runs").exists()
+    assert (here / "calls").read_text().splitlines() == [merge]
+    (here / "status").write_text("0")
+    assert _start(here).returncode == 0
+    assert (here / "runs").is_dir()
+    assert not (here / "runs.part").exists()
+    assert _start(here).returncode == 0
+    run = "run toys --devices cpu"
+    assert (here / "calls").read_text().splitlines() == [merge, merge, run, run]
+
+
+def test_an_older_python_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bundle_start, "OLDEST", (99, 0))
+    with pytest.raises(SystemExit) as stop:
+        bundle_start.main([])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("bundle: Python 99.0 or newer is needed, this is 3.")
 
 
 def test_older_versions_count_as_lacking() -> None:

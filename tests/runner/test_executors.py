@@ -291,6 +291,7 @@ def test_cores_are_divided_among_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [slot.threads for slot in plan_slots("cpu", None, 100)] == [1] * 8
     assert [slot.threads for slot in plan_slots("cpu", None, 3)] == [2] * 3
     assert plan_slots("cpu", 1, 100) == [Slot(0, "", 8)]
+    assert [slot.threads for slot in plan_slots("cpu", None, 100, processes=2)] == [2] * 4
     assert plan_slots("cpu", None, 0) == [Slot(0, "", 8)]
 
 

@@ -94,6 +94,7 @@ def test_a_range_is_what_it_says() -> None:
     assert whole.points() == (1, 3, 5, 7, 9)
     assert not whole.holds(2)
     assert Range(1, 4).points() == (1, 2, 3, 4)
+    assert Range(0, 2**31).points() is None
     assert not Range(1, 4).holds(1.5)
     rate = Range(1e-4, 1e-2, log=True)
     assert rate.points() is None
@@ -132,6 +133,11 @@ def test_points_of_a_space_are_counted_and_listed() -> None:
         ({"width": {"low": 0, "high": 8, "log": True}}, "log needs a low above 0"),
         ({"width": {"low": 4, "high": 8, "log": "yes"}}, "expected true or false"),
         ({"width": {"low": 4, "high": 8, "step": 3}}, "steps from low must reach high"),
+        ({"width": {"low": 4, "high": 8, "step": 1e12}}, "steps from low must reach high"),
+        ({"width": {"low": 1, "high": 2, "step": 0.25}}, r"whole step, write 1\.0 and 2\.0"),
+        ({"width": {"low": 1, "high": 4, "step": 1.5}}, "whole ends need a whole step"),
+        ({"width": {"low": 1, "high": 10**400}}, "expected numbers low and high"),
+        ({"width": {"low": -1.5e308, "high": 1.5e308}}, "low must be below high"),
     ],
 )
 def test_a_wrong_space_is_refused_in_one_line(space: dict[str, Any], words: str) -> None:

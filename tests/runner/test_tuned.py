@@ -143,6 +143,8 @@ def test_a_board_knows_how_each_row_was_chosen(tmp_path: Path) -> None:
         ({"arguments": {"width": 9}}, "expected keys and values"),
         ({"arguments": {"width": 9}, "search": {"trials": 3}}, "missing or unknown: before"),
         ({"arguments": {"width": 9}, "found": {}}, "unknown key 'found'"),
+        ({"arguments": {"width": 9}, "search": {**asdict(BUDGET), "seconds": "x"}}, "seconds: Exp"),
+        ({"arguments": {"width": 9}, "search": {**asdict(BUDGET), "trials": 2.5}}, "trials: Exp"),
         ([], "expected keys and values"),
     ],
 )
@@ -154,6 +156,23 @@ def test_a_damaged_entry_is_refused_in_one_line(tmp_path: Path, entry: Any, word
         load(path)
     assert "toy.tuned.yaml: toys.synthetic-tiny.toy" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("left", ["toys:", "toys: {beauty: }", "toys: {beauty: {toy: }}", ""])
+def test_what_a_deleted_entry_leaves_is_nothing(tmp_path: Path, left: str) -> None:
+    path = tmp_path / "toy.tuned.yaml"
+    path.write_text(left)
+    assert load_tuned(path, "toys", "toy") == {}
+    save_tuned(path, "toys", "beauty", "toy", tuned(width=9))
+    assert load_tuned(path, "toys", "toy")["beauty"].arguments == {"width": 9}
+
+
+def test_a_board_that_is_none_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "toy.tuned.yaml"
+    path.write_text("toys: [beauty]")
+    with pytest.raises(RequestError, match="toys: expected keys and values"):
+        save_tuned(path, "toys", "beauty", "toy", tuned(width=9))
+    assert path.read_text() == "toys: [beauty]"
 
 
 def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:

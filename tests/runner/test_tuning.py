@@ -23,16 +23,21 @@ from intentbench.runner.config import write_config
 from intentbench.runner.jobs import Slot
 from intentbench.runner.spaces import Choice, Range, Space
 from intentbench.runner.trial import run_trial
-from intentbench.runner.tuning import Search, Way, chosen, lock_storage, plan_searches, run_search
+from intentbench.runner.tuned import Budget, Tuned
+from intentbench.runner.tuning import Search, Way, chosen, plan_searches, run_search
+from intentbench.runner.tuning_locks import lock_path, lock_storage
 from intentbench.runner.tuning_worker import Answer, run_attempt
 from intentbench.spec import load_spec
 from tests.runner.conftest import PLUGIN, write_spec
 
 optuna = pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 from optuna.distributions import IntDistribution  # noqa: E402
+from optuna.storages import JournalStorage  # noqa: E402
+from optuna.storages.journal import JournalFileBackend  # noqa: E402
+from optuna.storages.journal._file import get_lock_file  # noqa: E402
 from optuna.trial import TrialState, create_trial  # noqa: E402
 
-from intentbench.runner.studies import INTERRUPTED, Searcher  # noqa: E402
+from intentbench.runner.studies import INTERRUPTED, REPEATS, Searcher  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")
 SPACE: Space = {
@@ -114,9 +119,44 @@ def test_an_unfinished_last_line_of_the_journal_is_cut_off(tmp_path: Path) -> No
     journal.write_bytes(whole + b'{"op_code": 4, "work')
     assert open_searcher(tmp_path, budget=3).tally().counted == 3
     assert journal.read_bytes().startswith(whole)
-    journal.write_bytes(b"{]\n" + whole)
-    with pytest.raises(RequestError, match="journal: cannot be read"):
+    first, rest = whole.split(b"\n", 1)
+    journal.write_bytes(first + b'\n{"op_code": 4, "work{"op_code"\n' + rest)
+    with pytest.raises(RequestError, match=r"journal: cannot be read: line 2 is damaged"):
         open_searcher(tmp_path, budget=3)
+    journal.write_bytes(first[:5])
+    assert open_searcher(tmp_path, budget=3).tally().counted == 0
+
+
+@pytest.mark.parametrize("content", [b"{]\n", b"SQLite format 3\0 and more", b"my notes"])
+def test_a_file_that_is_no_journal_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "journal").write_bytes(content)
+    with pytest.raises(RequestError, match=r"no journal of searches; a database is sqlite:///"):
+        open_searcher(tmp_path)
+    assert (tmp_path / "journal").read_bytes() == content
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_lock_that_a_killed_search_left_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("studies").mkdir()
+    if there:
+        open_searcher(Path("studies"))
+    Path("studies/journal.lock").symlink_to("studies/journal")  # as Optuna would: leads nowhere
+    assert not Path("studies/journal.lock").exists()
+    assert len(finish(open_searcher(Path("studies"), 2))) == 2
+
+
+def test_optunas_lock_leads_to_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("studies").mkdir()
+    storage = tuning_worker.open_storage("studies/journal")
+    assert isinstance(storage, JournalStorage)
+    backend = storage._backend
+    assert isinstance(backend, JournalFileBackend)
+    with get_lock_file(backend._lock):  # a stale one is found by its age, which a broken link lacks
+        assert Path("studies/journal.lock").exists()
 
 
 def test_a_database_will_do(tmp_path: Path) -> None:
@@ -124,8 +164,10 @@ def test_a_database_will_do(tmp_path: Path) -> None:
     points = finish(Searcher(place, "study", SPACE, START, 8, 0))
     assert points == finish(open_searcher(tmp_path, budget=8))
     assert Searcher(place, "study", SPACE, START, 8, 0).tally().counted == 8
-    with pytest.raises(RequestError, match="cannot be read"):
-        Searcher(f"sqlite:///{tmp_path}/no/such/folder.db", "study", SPACE, START, 8, 0)
+    for wrong in (f"sqlite:///{tmp_path}/no/such/folder.db", "postgresql+pg8000://host/studies"):
+        with pytest.raises(RequestError, match=r"cannot be read: .\w") as caught:
+            Searcher(wrong, "study", SPACE, START, 8, 0)
+        assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_small_space_is_tried_whole(tmp_path: Path) -> None:
@@ -154,6 +196,40 @@ def test_known_points_use_up_nothing(tmp_path: Path) -> None:
         widths.append(point["width"])
     assert searcher.sampler == "TPE"
     assert len(widths) == 6 == len(set(widths))
+    again = [trial for trial in searcher.study.trials if REPEATS in trial.user_attrs]
+    assert {trial.state for trial in again} <= {TrialState.FAIL}
+    assert searcher.tally().failed == 0
+
+
+@pytest.mark.parametrize("state", ["failed", "pruned"])
+def test_a_point_that_did_not_complete_is_not_tried_again(tmp_path: Path, state: Any) -> None:
+    space = {"width": Range(1, 9)}
+    searcher = open_searcher(tmp_path, 5, space=space, start={"width": 4})
+    trial, point = searcher.ask()
+    searcher.tell(trial, Answer(state, reason="ValueError: no"))
+    _, beside = searcher.ask()  # is being tried
+    for width in (point["width"], beside["width"]):
+        searcher.study.enqueue_trial({"width": width})
+    _, third = searcher.ask()
+    assert third not in (point, beside)
+    assert [REPEATS in t.user_attrs for t in searcher.study.trials[2:4]] == [True, True]
+    assert {trial.state for trial in searcher.study.trials[2:4]} == {TrialState.FAIL}
+    tally = searcher.tally()
+    assert (tally.counted, tally.failed) == ((0, 1) if state == "failed" else (1, 0))
+
+
+def test_present_values_come_second_where_they_lie_in_the_space(tmp_path: Path) -> None:
+    present = {"rate": 0.002, "dropout": 0.30000000000000004, "kind": "a"}
+    points = finish(open_searcher(tmp_path, 3, present=present))
+    assert points[:2] == [START, {**present, "dropout": 0.3}]
+    (tmp_path / "outside").mkdir()
+    outside = open_searcher(tmp_path / "outside", 3, present={**present, "kind": "c"})
+    assert "c" not in {point["kind"] for point in finish(outside)}
+    best = outside.best()
+    assert best is not None
+    assert finish(open_searcher(tmp_path / "outside", 3, present=best[0])) == []
+    waiting = outside.study.get_trials(states=[TrialState.WAITING])
+    assert waiting == []  # what was found is known
 
 
 def test_failures_are_told_apart_and_end_a_search_at_last(tmp_path: Path) -> None:
@@ -207,7 +283,7 @@ def test_the_row_keeps_its_own_and_what_lies_outside_the_space(board: Path) -> N
     assert free["outside"] == free["counts"] == free["popularity"] == []
     reasons = {search.entrant.label: search.without for search in found}
     assert reasons["toy"] == ""
-    assert "all arguments of its space" in reasons["outside"]
+    assert "nothing is left to search" in reasons["outside"]
     assert reasons["counts"] == "declares no search space"
     assert reasons["popularity"] == "nothing to tune"
     assert found[0].start == {"width": 8, "fault": ""}
@@ -238,6 +314,43 @@ def test_one_search_at_a_time_on_a_storage(tmp_path: Path) -> None:
         lock_storage(place, tmp_path)
     with lock_storage(place, tmp_path):
         pass
+
+
+def test_a_database_has_one_lock_wherever_trainings_lie(tmp_path: Path) -> None:
+    place = f"sqlite:///{tmp_path / 'studies.db'}"
+    with lock_storage(place, tmp_path / "a"):
+        with pytest.raises(RequestError, match="another `intentbench tune`"):
+            lock_storage(place, tmp_path / "b")
+        with lock_storage(f"sqlite:///{tmp_path / 'more.db'}", tmp_path / "a"):
+            pass
+    with (
+        lock_storage("postgresql://host/one", tmp_path),
+        lock_storage("postgresql://host/two", tmp_path),
+        pytest.raises(RequestError, match="another `intentbench tune`"),
+    ):
+        lock_storage("postgresql://host/one", tmp_path)
+    for place in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(RequestError, match="is in memory"):
+            lock_storage(place, tmp_path)
+    with pytest.raises(RequestError, match="--storage ://x"):
+        lock_storage("://x", tmp_path)
+
+
+def test_searches_of_two_storages_do_not_share_a_folder(board: Path) -> None:
+    (board / "models" / "toy.yaml").write_text("search: {width: {low: 4, high: 16}}")
+    (search,) = searches(board, {"toy": {}})
+    searcher = Searcher(str(board / "journal"), search.study, search.space, search.start, 1, 0)
+    way = Way([], str(board / "journal"), board / "out", 1, 0)
+    with (
+        lock_path(search.folder(board / "out"), "there"),
+        pytest.raises(RequestError, match=r"--out .*another `intentbench tune`"),
+    ):
+        next(run_search(search, searcher, way))
+
+
+def test_a_row_of_several_processes_is_refused(board: Path) -> None:
+    with pytest.raises(RequestError, match=r"sasrec: training\.processes: .*processes=1"):
+        searches(board, {"sasrec": {"training": {"processes": 2}}, "popularity": {}})
 
 
 def refuse(*_: Any, **__: Any) -> None:
@@ -394,9 +507,32 @@ def test_the_command_searches_writes_and_does_nothing_twice(
     assert written.read_bytes() == first
 
 
+def test_a_row_waits_for_a_base_that_was_given_new_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small.yaml"
+    models = {"igr_sr": {"pretrained": "sasrec"}, "sasrec": {}}
+    small.write_text(yaml.safe_dump({**SPEC, "models": models, "data": {"window": 8}}))
+    asked = []
+
+    def find(search: Search, way: Way) -> Tuned:
+        asked.append((search.entrant.label, search.present["dropout"]))
+        budget = Budget("", "TPE", 0, 5, 0, 0, 1.0, "ndcg@10", 0.2, 0.1, "", "")
+        return Tuned({**search.start, "dropout": 0.3}, budget)
+
+    monkeypatch.setattr("intentbench.commands.tune._run", find)
+    assert tune(small, "--write") == 1
+    text = capsys.readouterr().out
+    assert "igr_sr: its base 'sasrec' has new values: run the base first" in text
+    assert tune(small, "--write") == 1  # the base keeps its values now, but was never trained
+    assert "igr_sr: starts from 'sasrec', which has not been trained" in capsys.readouterr().out
+    assert asked == [("sasrec", 0.5), ("sasrec", 0.3)]
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
+        (["--storage", "sqlite://"], "is in memory, name a file"),
         (["--model", "markof"], "'markof' is not in this benchmark"),
         (["--dataset", "beauty"], "'beauty' is not in this benchmark"),
         (["--set", "training.monitor=accuracy"], "unknown metric 'accuracy'"),
@@ -438,6 +574,8 @@ def command(board: Path) -> Iterator[Any]:
     for process in started:
         process.kill()
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 @pytest.mark.slow
@@ -471,5 +609,7 @@ def test_a_killed_search_goes_on_where_it_stood(command: Any, board: Path) -> No
     trials = searcher.study.trials
     cut_short = [trial for trial in trials if trial.user_attrs.get("reason") == INTERRUPTED]
     assert searcher.tally().counted == 6
-    for trial in cut_short:  # each was made up for
-        assert any(t.params == trial.params and t.state.name == "COMPLETE" for t in trials)
+    for trial in cut_short:  # each was made up for, where its point had been drawn
+        assert not trial.params or any(
+            t.params == trial.params and t.state.name == "COMPLETE" for t in trials
+        )
