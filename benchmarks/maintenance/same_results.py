@@ -9,7 +9,7 @@ codes, with its own arguments and seed, and weights and ranks are compared bit b
 checkout of the code that made the published trials (`git worktree add BEFORE COMMIT`).
 
 With `--renew`, rows that came out equal get the new fingerprint in their published records, and
-what was shown goes into `leaderboards/renewed.json`. The evidence is the small training: what only
+what was shown goes into `leaderboards/ranks/renewed.json`. The evidence is the small training: what only
 happens on other data, or after more epochs, is not covered.
 """
 
@@ -33,8 +33,8 @@ from intentbench.results.record import ORACLE, TrialRecord
 from intentbench.results.store import CHECKPOINT, load_ranks, load_records, write_atomic
 
 ROOT = Path(__file__).parents[2]
-SHORTENED = {"warm_up": 1}
-"""Arguments counted in epochs, so that what comes after them is reached."""
+SHORTENED = {"warm_up": 1, "clusters": 8}
+"""Arguments that small data or few epochs do not take: after one of warm-up, the rest is reached."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]  # it has one
     parser.add_argument("before", type=Path, help="a checkout of the code before the change")
     parser.add_argument("boards", nargs="*", help="names of leaderboards; all if left out")
+    parser.add_argument("--rows", help="of these boards, these rows alone: a,b")
     parser.add_argument("--dataset", default="synthetic-tiny")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--renew", action="store_true", help="write the new fingerprints")
@@ -70,7 +71,8 @@ def main() -> int:
     found = []
     for board in boards:
         before = options.before.resolve()
-        found += check_board(ranks / board, before, options.dataset, options.epochs)
+        rows = options.rows.split(",") if options.rows else None
+        found += check_board(ranks / board, before, rows, options.dataset, options.epochs)
     for one in found:
         print(f"{one.board:20} {one.label:28} {one.problem or 'same weights and ranks'}")
     if options.renew:
@@ -78,11 +80,13 @@ def main() -> int:
     return int(any(one.problem for one in found))
 
 
-def check_board(folder: Path, before: Path, dataset: str, epochs: int) -> list[Verdict]:
-    """Train every row of a board by both codes."""
+def check_board(
+    folder: Path, before: Path, rows: list[str] | None, dataset: str, epochs: int
+) -> list[Verdict]:
+    """Train rows of a board, all where none are named, by both codes."""
     name, _, results = read_archive(folder)
     published = {record.label: record for record, _ in results if record.status == "done"}
-    published.pop(ORACLE, None)
+    published = {k: v for k, v in published.items() if k != ORACLE and (not rows or k in rows)}
     codes = {label: {r.code for r, _ in results if r.label == label} for label in published}
     with tempfile.TemporaryDirectory() as scratch:
         sides = []
@@ -183,7 +187,7 @@ def renew(ranks: Path, equal: list[Verdict], options: argparse.Namespace) -> Non
         plan = json.loads(board.read_text(encoding="utf-8"))
         plan["plan"]["code"][one.label] = one.after
         write_atomic(board, (json.dumps(plan, indent=1, sort_keys=True) + "\n").encode())
-    log = ranks.parent / "renewed.json"
+    log = ranks / "renewed.json"
     known = json.loads(log.read_text(encoding="utf-8")) if log.exists() else []
     shown = f"{options.epochs} epochs on {options.dataset}, seed 0, CPU"
     known += [

@@ -61,20 +61,18 @@ print(spent[0] / len(folders), spent[1] / len(folders))
 
 WORKER = """
 import multiprocessing, sys, time
-from pebble import ProcessPool
+from concurrent.futures import ProcessPoolExecutor
 from intentbench.runner import trial  # a spawned worker imports this file again
 from intentbench.runner.forkserver import start_forkserver
 
 if __name__ == "__main__":
     spawn = sys.argv[1] == "spawn"
     context = multiprocessing.get_context("spawn") if spawn else start_forkserver()
-    pool = ProcessPool(max_workers=1, max_tasks=1, context=context)
-    pool.schedule(time.process_time).result()  # the server imports
-    wall = time.perf_counter()
-    cpu = sum(pool.schedule(time.process_time).result() for _ in range(3))
-    print((time.perf_counter() - wall) / 3, cpu / 3)
-    pool.close()
-    pool.join()
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        pool.submit(time.process_time).result()  # the server imports
+        wall = time.perf_counter()
+        cpu = sum(pool.submit(time.process_time).result() for _ in range(3))
+        print((time.perf_counter() - wall) / 3, cpu / 3)
 """
 
 
