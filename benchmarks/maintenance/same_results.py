@@ -9,8 +9,8 @@ codes, with its own arguments and seed, and weights and ranks are compared bit b
 checkout of the code that made the published trials (`git worktree add BEFORE COMMIT`).
 
 With `--renew`, rows that came out equal get the new fingerprint in their published records, and
-what was shown goes into `leaderboards/ranks/renewed.json`. The evidence is the small training: what only
-happens on other data, or after more epochs, is not covered.
+what was shown goes into `leaderboards/ranks/renewed.json`. The evidence is the small training: what
+only happens on other data, or after more epochs, is not covered.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from intentbench.results.store import CHECKPOINT, load_ranks, load_records, writ
 
 ROOT = Path(__file__).parents[2]
 SHORTENED = {"warm_up": 1, "clusters": 8}
-"""Arguments that small data or few epochs do not take: after one of warm-up, the rest is reached."""
+"""Arguments that small data or few epochs do not take; after a warm-up comes the rest."""
 
 
 @dataclass(frozen=True)
