@@ -70,7 +70,7 @@ def test_names_without_noise_are_what_they_were(make_spec: MakeSpec) -> None:
         "method": "toy",
         "arguments": trial.arguments,
         "data": trial.data,
-        "training": asdict(trial.training),
+        "training": trial.training.settings(),
         "seed": 0,
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -78,7 +78,9 @@ def test_names_without_noise_are_what_they_were(make_spec: MakeSpec) -> None:
     assert job(make_spec, {"toy": {}}, noise={}).trial.name == trial.name
     other = job(make_spec, {"toy": {}}, noise=TEST).trial
     assert other.name != trial.name
-    assert other.code != trial.code  # noise is code, too
+    # noise is code, too; the toy imports so much of the runner that its code holds it anyway
+    plain, noisy = (job(make_spec, {"markov": {}}, noise=noise).trial for noise in ({}, TEST))
+    assert noisy.code != plain.code
 
 
 def test_the_rest_of_a_trial_does_not_depend_on_noise(
