@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import Precision
 
 from datamodules.sequence import SequenceDataModule
 from intentbench.contracts.subject import quiet_trainer
@@ -152,9 +153,7 @@ def test_own_clipping_gives_way_to_the_trainers(
 ) -> None:
     trainer = quiet_trainer(1, gradient_clip_val=given)
     seen: list[float] = []
-    monkeypatch.setattr(
-        trainer.precision_plugin, "clip_gradients", lambda _, value, __: seen.append(value)
-    )
+    monkeypatch.setattr(Precision, "clip_gradients", lambda _, __, value, ___: seen.append(value))
     trainer.fit(build_model(data_module(), clip=own), data_module())
     assert seen
     assert set(seen) == {used}
