@@ -10,23 +10,18 @@ scaled up, and marked so. Rows without gradients are left out. Read ratios to th
 
 import argparse
 import json
-import logging
-import resource
-import subprocess
-import sys
 import time
-import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
+from measuring import Figures, bare_trainer, in_own_process, peak, settle
 
 from datamodules.prepare import prepare
 from datamodules.prepared import load_prepared
 from intentbench.models.base import GradientRecommender
+from intentbench.runner.build import build_data, build_model
 from intentbench.runner.entrants import Entrant
 from intentbench.runner.grid import build_trial
-from intentbench.runner.trial import build_data, build_model
 from intentbench.spec import BenchmarkSpec, load_spec
 
 FIRST = 10
@@ -61,24 +56,14 @@ class Clock(pl.Callback):
         return self.before + rate * steps
 
 
-def measure(spec: BenchmarkSpec, entrant: Entrant, limit: float) -> dict[str, float]:
+def measure(spec: BenchmarkSpec, entrant: Entrant, limit: float) -> Figures:
     """One epoch of a row on the dataset that was picked, in this process."""
     entry = spec.datasets[0]
     dataset = load_prepared(prepare(entry))
     config = build_trial(spec, entrant, entry, dataset, 0).config()
     data, model = build_data(config, dataset), build_model(config)
     clock = Clock(limit)
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        callbacks=[clock],
-    )
+    trainer = bare_trainer(clock, limit_val_batches=0)
     trainer.fit(model, data)
     steps = len(data.train_dataloader())
     return {
@@ -86,7 +71,7 @@ def measure(spec: BenchmarkSpec, entrant: Entrant, limit: float) -> dict[str, fl
         "timed": len(clock.marks),
         "before": clock.before,
         "epoch": clock.epoch(steps),
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+        "memory": peak(),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
 
@@ -107,9 +92,7 @@ def main() -> None:
     entrants = [e for e in spec.entrants if e.label in chosen]  # not what a row starts from
     entrants = [e for e in entrants if issubclass(e.cls, GradientRecommender)]
     if options.alone:
-        torch.set_num_threads(options.threads)
-        warnings.simplefilter("ignore")
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        settle(options.threads)
         print(json.dumps(measure(spec, entrants[0], options.limit)))
         return
     print(
@@ -117,20 +100,17 @@ def main() -> None:
     )
     print("|---|--:|--:|--:|--:|--:|")
     for entrant in entrants:
-        command = [sys.executable, __file__, str(options.spec), "--dataset", options.dataset]
+        command = [str(options.spec), "--dataset", options.dataset]
         command += ["--rows", entrant.label, "--threads", str(options.threads)]
         command += ["--limit", str(options.limit), "--alone"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(
-                f"| {entrant.label} | failed: {done.stderr.strip().splitlines()[-1]} |", flush=True
-            )
+        found = in_own_process(__file__, command)
+        if isinstance(found, str):
+            print(f"| {entrant.label} | {found} |", flush=True)
             continue
-        found = json.loads(done.stdout.strip().splitlines()[-1])
         scaled = "" if found["timed"] == found["steps"] else f" (from {found['timed']} steps)"
         print(
             f"| {entrant.label} | {found['epoch']:.1f}{scaled} | {found['before']:.1f} | "
-            f"{found['steps']} | {found['memory']:.0f} | {found['parameters']:,} |",
+            f"{found['steps']} | {found['memory']} | {found['parameters']:,} |",
             flush=True,
         )
 

@@ -7,14 +7,11 @@ medians is the figure to read.
 """
 
 import argparse
-import logging
-import resource
 import statistics
 import time
-import warnings
 
 import lightning.pytorch as pl
-import torch
+from measuring import bare_trainer, peak, settle
 from plain_sasrec import PlainLoop
 
 from datamodules.sequence import SequenceDataModule
@@ -45,16 +42,7 @@ def through_lightning(data: SequenceDataModule) -> tuple[float, float]:
     """Seconds of one training epoch and one validation, everything that Lightning does included."""
     clock = Clock()
     model = SASRec(data.n_items, data.n_users, loss="ce", encoder="bert", heads=2)
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=[clock],
-    )
+    trainer = bare_trainer(clock)
     trainer.fit(model, data)
     return clock.training[0], clock.validation[0]
 
@@ -66,9 +54,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    settle(options.threads)
     data = SequenceDataModule(options.dataset)
     plain = PlainLoop(data.dataset.items.numpy(), data.dataset.offsets.numpy())
     rows = [
@@ -78,8 +64,7 @@ def main() -> None:
     for name, a, b in (("training epoch, s", 0, 2), ("evaluation, s", 1, 3)):
         loop, ours = (statistics.median(row[i] for row in rows) for i in (a, b))
         print(f"| {name} | {loop:.2f} | {ours:.2f} | {ours / loop:.2f} |")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\npeak memory of the process (both together): {peak:.0f} MiB")
+    print(f"\npeak memory of the process (both together): {peak()} MiB")
 
 
 if __name__ == "__main__":

@@ -14,18 +14,16 @@ preparation says both.
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from measuring import Figures, bare_trainer, in_own_process, peak, settle
+
 EVENTS, USERS, ITEMS = 20_000_000, 150_000, 60_000
 WIDTH, WINDOW, BATCH = 64, 50, 256
-
-Figures = dict[str, float | int | str]
 
 
 def log_path(options: argparse.Namespace, n_events: int, n_items: int) -> Path:
@@ -118,18 +116,7 @@ def measure_train(options: argparse.Namespace) -> Figures:
 
     model, data = sasrec(options)
     clock = Clock()
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_train_batches=options.steps,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        callbacks=[clock],
-    )
+    trainer = bare_trainer(clock, limit_train_batches=options.steps, limit_val_batches=0)
     trainer.fit(model, data)
     steps = len(data.train_dataloader())
     rate = (clock.marks[-1] - clock.marks[0]) / (len(clock.marks) - 1)
@@ -217,37 +204,10 @@ MEASURES: dict[str, Callable[[argparse.Namespace], Figures]] = {
 }
 
 
-def peak() -> int:
-    """Largest resident set of this process so far, MiB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
-
-
 def alone(options: argparse.Namespace) -> None:
     """Measure one line here and print it as JSON."""
-    import logging
-    import warnings
-
-    import torch
-
-    torch.set_num_threads(options.threads)
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    settle(options.threads)
     print(json.dumps((make if options.make else MEASURES[options.what])(options)))
-
-
-def run(arguments: list[str]) -> Figures | str:
-    """What a process of its own measures, or the last line of its complaint."""
-    done = subprocess.run(
-        [sys.executable, __file__, *arguments, "--alone"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return f"failed ({done.returncode}): {lines[-1] if lines else ''}"
-    figures: Figures = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures
 
 
 def main() -> None:
@@ -280,10 +240,11 @@ def main() -> None:
         usual = round(ITEMS * (float(events) / EVENTS) ** 0.5)
         for items in (options.items or str(usual)).split(","):
             line = [*given, "--events", events, "--items", items]
-            made = run([*line, "--make"])
+            made = in_own_process(__file__, [*line, "--make", "--alone"])
             methods = options.methods.split(",") if options.what == "closed" else [""]
             for method in methods:
-                figures = made or run([*line, "--method", method])
+                own = [*line, "--method", method, "--alone"]
+                figures = made or in_own_process(__file__, own)
                 if isinstance(figures, str):
                     print(f"| {events} | {items} | {method} {figures} |", flush=True)
                     continue

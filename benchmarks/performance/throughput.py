@@ -41,7 +41,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from intentbench.runner.config import read_config
-from intentbench.runner.trial import build_data, build_model
+from intentbench.runner.build import build_data, build_model
 torch.set_num_threads(int(sys.argv[2]))
 folders = sorted(path.parent for path in Path(sys.argv[1]).rglob("config.yaml"))
 for number, folder in enumerate([folders[0], *folders]):

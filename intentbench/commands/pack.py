@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from intentbench.commands.shared import add_data_root, names, numbers
+from intentbench.commands.shared import add_choice, add_data_root, chosen_spec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,11 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "What the other machine does with it: docs/moving.md."
     parser.add_argument("spec", type=Path, help="a YAML file, see benchmarks/")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE.tar")
-    parser.add_argument("--models", type=names, help="rows to run: a,b")
-    parser.add_argument("--datasets", type=names, help="datasets to run: x,y")
-    parser.add_argument("--seeds", type=numbers, help="in place of the spec's: 0,1,2")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    parser.add_argument("--plugin", type=Path, help="a Python file with methods of your own")
+    add_choice(parser, "rows to run: a,b; default: all")
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), help="folder of all runs: what is done is packed"
     )
@@ -36,16 +32,8 @@ def run(options: argparse.Namespace) -> int:
     from intentbench.runner.bundle import collect, write_bundle
     from intentbench.runner.grid import RunOptions
     from intentbench.runner.wheels import gather_wheels, needed_wheels
-    from intentbench.spec import load_spec
 
-    spec = load_spec(
-        options.spec,
-        options.overrides,
-        options.models,
-        options.datasets,
-        options.seeds,
-        options.plugin,
-    )
+    spec = chosen_spec(options, options.seeds)
     chosen = {name: getattr(options, name) for name in ("models", "datasets", "seeds")}
     words = [f"--set={override}" for override in options.overrides]
     words += [f"--{name}={','.join(map(str, parts))}" for name, parts in chosen.items() if parts]

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from datamodules.errors import RequestError
-from intentbench.commands.shared import add_data_root, names, numbers
+from intentbench.commands.shared import add_choice, add_data_root, chosen_spec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,11 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BOARD/DATASET/LABEL/SEED",
         help="in place of a spec: train a published result again, and compare the ranks",
     )
-    parser.add_argument("--models", type=names, help="rows to run: a,b; others stay as published")
-    parser.add_argument("--datasets", type=names, help="datasets to run: x,y")
-    parser.add_argument("--seeds", type=numbers, help="in place of the spec's: 0,1,2")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    parser.add_argument("--executor", choices=("local", "ray"), default="local")
+    add_choice(parser, "rows to run: a,b; others stay as published")
+    parser.add_argument(
+        "--executor", choices=("local", "ray"), default="local", help="processes here, or Ray"
+    )
     parser.add_argument("--address", default="auto", help="of Ray: auto, local, HOST:PORT, ray://…")
     parser.add_argument("--devices", default="auto", help="auto, cpu, or GPUs: 0,1")
     parser.add_argument("--trials-per-device", type=int, help="default: one a GPU, one a CPU core")
@@ -28,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder of all runs; runs, or else reproduced")
     parser.add_argument("--no-page", action="store_true", help="run only, publish nothing")
     parser.add_argument("--leaderboards", type=Path, default=Path("leaderboards"), metavar="DIR")
-    parser.add_argument("--plugin", type=Path, help="a Python file with methods of your own")
     add_data_root(parser)
 
 
@@ -50,16 +48,8 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from intentbench.runner.grid import RunOptions, run_grid
-    from intentbench.spec import load_spec
 
-    spec = load_spec(
-        options.spec,
-        options.overrides,
-        options.models,
-        options.datasets,
-        options.seeds,
-        options.plugin,
-    )
+    spec = chosen_spec(options, options.seeds)
     settings = RunOptions(
         out,
         options.data_root,

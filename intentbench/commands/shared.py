@@ -2,6 +2,47 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from intentbench.spec import BenchmarkSpec
+
+
+def add_choice(parser: argparse.ArgumentParser, rows: str) -> None:
+    """What of a spec is taken; `chosen_spec` reads it.
+
+    Args:
+        parser: gets the options.
+        rows: the help of `--models`.
+    """
+    parser.add_argument("--models", type=names, help=rows)
+    parser.add_argument("--datasets", type=names, help="datasets to take: x,y; default: all")
+    parser.add_argument("--seeds", type=numbers, help="in place of the spec's: 0,1,2")
+    add_changes(parser)
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """What a spec is read with."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--plugin", type=Path, help="a Python file with methods of your own")
+
+
+def chosen_spec(options: argparse.Namespace, seeds: list[int] | None = None) -> "BenchmarkSpec":
+    """The spec that a command was given, with what was chosen of it.
+
+    Raises:
+        RequestError: anything in it that could not run.
+    """
+    from intentbench.spec import load_spec  # here, so that --help stays fast
+
+    return load_spec(
+        options.spec,
+        options.overrides,
+        options.models,
+        options.datasets,
+        seeds,
+        options.plugin,
+    )
 
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules.errors import RequestError
-from intentbench.commands.shared import add_data_root, names
+from intentbench.commands.shared import add_changes, add_data_root, chosen_spec, names
 
 if TYPE_CHECKING:
     from intentbench.runner.tuned import Tuned
@@ -18,14 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is searched, with what budget, and where."""
     parser.epilog = "What is searched and what a budget is: docs/tuning.md."
     parser.add_argument("spec", type=Path, help="a YAML file, see benchmarks/")
-    parser.add_argument("--model", type=names, metavar="ROW,…", help="rows; all of them")
-    parser.add_argument("--dataset", type=names, metavar="NAME,…", help="datasets; all of them")
+    parser.add_argument(
+        "--model", type=names, metavar="ROW,…", dest="models", help="rows; all of them"
+    )
+    parser.add_argument(
+        "--dataset", type=names, metavar="NAME,…", dest="datasets", help="all of them"
+    )
     parser.add_argument("--trials", type=_positive, required=True, metavar="N", help="budget a row")
     parser.add_argument(
         "--write", action="store_true", help="keep the values for `intentbench run`"
     )
     parser.add_argument("--seed", type=int, default=0, help="of sampler and trainings; default 0")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--devices", default="auto", help="auto, cpu, or GPUs: 0,1")
     parser.add_argument("--trials-per-device", type=int, help="default: one a GPU, one a CPU core")
     parser.add_argument(
@@ -35,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="has the checkpoints that rows start from"
     )
-    parser.add_argument("--plugin", type=Path, help="a Python file with methods of your own")
+    add_changes(parser)
     add_data_root(parser)
 
 
@@ -50,12 +53,9 @@ def run(options: argparse.Namespace) -> int:
     from intentbench.runner.executors import plan_slots
     from intentbench.runner.tuning import Way, plan_searches
     from intentbench.runner.tuning_locks import lock_storage
-    from intentbench.spec import load_spec
 
-    spec = load_spec(
-        options.spec, options.overrides, options.model, options.dataset, plugin=options.plugin
-    )
-    labels = tuple(options.model or spec.stated.labels)
+    spec = chosen_spec(options)
+    labels = tuple(options.models or spec.stated.labels)
     searches = plan_searches(spec, labels, options.runs, options.data_root, options.seed)
     way = Way(
         slots=plan_slots(options.devices, options.trials_per_device, options.trials),

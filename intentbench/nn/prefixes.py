@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.loader import Gatherer
-from datamodules.rows import Groups, cut_groups, training_rows
+from datamodules.rows import training_rows
 from datamodules.types import PAD, SequenceBatch, TrainingData
 from intentbench.nn.grouping import encode_groups
+from intentbench.nn.together import encode_together
 
 PASS_ROWS = 512
 """Rows encoded at a time in a pass over all prefixes."""
@@ -113,14 +114,8 @@ class Prefixes(nn.Module):
             prefixes: numbers.
             encode: (b, w) items and (b,) lengths -> (b, D), as `SequenceEncoder.last_state`.
         """
-        items, lengths = self.windows(prefixes)
-        order = lengths.argsort(descending=True, stable=True)
-        items, lengths = items[order], lengths[order]
-        groups: Groups = ((0, len(order), items.shape[1]),)
-        if not lengths.is_cuda:
-            groups = cut_groups(lengths.numpy())
-        parts = [encode(items[i:j, :width], lengths[i:j]) for i, j, width in groups]
-        return torch.cat(parts)[order.argsort()]
+        (states,) = encode_together([self.windows(prefixes)], encode)
+        return states
 
     def encode_all(self, encode: Callable[[Tensor], Tensor]) -> Tensor:
         """States (S, D) of all prefixes, in one pass over the users' windows.

@@ -9,8 +9,10 @@ short.
 import io
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
@@ -43,32 +45,44 @@ def trial_folder(root: Path, dataset: str, label: str, trial: str) -> Path:
     return root / dataset / label / trial
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that will be there whole or not at all, also after a power cut.
 
     Args:
         path: its folder is made if need be.
-        content: all of the file.
+
+    Yields:
+        What to write to. Where the block ends in an error, an older file stays as it was.
 
     Raises:
-        OSError: the disk is full or may not be written; an older file stays as it was.
+        OSError: the disk is full or may not be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name itself must survive, not only the content
     finally:
         os.close(folder)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; see `atomic_file`.
+
+    Raises:
+        OSError: the disk is full or may not be written; an older file stays as it was.
+    """
+    with atomic_file(path) as file:
+        file.write(content)
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:

@@ -19,7 +19,14 @@ from typing import IO, Any
 from datamodules.errors import RequestError
 from intentbench.results.environment import COMMIT, describe_environment
 from intentbench.results.fingerprint import PACKAGES, ROOT
-from intentbench.results.store import CHECKPOINT, CONFIG, NOISE_RANKS, RANKS, RESULT
+from intentbench.results.store import (
+    CHECKPOINT,
+    CONFIG,
+    NOISE_RANKS,
+    RANKS,
+    RESULT,
+    atomic_file,
+)
 from intentbench.runner import bundle_start
 from intentbench.runner.grid import Planned, RunOptions, choose_jobs, plan_grid
 from intentbench.runner.wheels import needed_requirements, package_version
@@ -110,22 +117,16 @@ def write_bundle(bundle: Bundle, path: Path) -> int:
     Raises:
         OSError: the disk is full or may not be written; an older file stays as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tape:
-                facts = {
-                    name: _add(tape, f"{bundle.name}/{name}", bundle.files[name])
-                    for name in sorted(bundle.files)
-                }
-                text = json.dumps({**bundle.manifest, "files": facts}, indent=1, sort_keys=True)
-                _add(tape, f"{bundle.name}/manifest.json", f"{text}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        atomic_file(path) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tape,
+    ):
+        facts = {
+            name: _add(tape, f"{bundle.name}/{name}", bundle.files[name])
+            for name in sorted(bundle.files)
+        }
+        text = json.dumps({**bundle.manifest, "files": facts}, indent=1, sort_keys=True)
+        _add(tape, f"{bundle.name}/manifest.json", f"{text}\n".encode())
     return path.stat().st_size
 
 

@@ -18,8 +18,9 @@ from torch import distributed
 from intentbench.results.store import CHECKPOINT, CONFIG
 from intentbench.runner.config import Trial, read_config
 from intentbench.runner.distributed import ERROR
+from intentbench.runner.fit import fit_trial
 from intentbench.runner.jobs import describe_error
-from intentbench.runner.trial import fit_trial, run_trial
+from intentbench.runner.trial import run_trial
 
 
 def main(arguments: list[str]) -> int:

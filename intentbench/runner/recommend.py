@@ -18,8 +18,8 @@ from intentbench.metrics.beyond import coverage, gini, mean_popularity, novelty
 from intentbench.models.base import Recommender
 from intentbench.models.events import EventRecommender
 from intentbench.results.store import CONFIG
+from intentbench.runner.build import build_data, build_model
 from intentbench.runner.config import read_config
-from intentbench.runner.trial import build_data, build_model
 
 Stage = Literal["next", "test", "validation"]
 

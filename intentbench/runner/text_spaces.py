@@ -25,9 +25,9 @@ from intentbench.models.rlmrec_con import RLMRecCon
 from intentbench.models.rlmrec_gen import RLMRecGen
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import CHECKPOINT, CONFIG, read_record
+from intentbench.runner.build import build_data, build_model, build_trainer
 from intentbench.runner.config import read_config
 from intentbench.runner.recommend import load_trained
-from intentbench.runner.trial import build_data, build_model, build_trainer
 
 Floats = NDArray[np.float32]
 

@@ -17,8 +17,8 @@ from optuna.storages.journal import JournalFileBackend
 from intentbench.results.store import LOG
 from intentbench.runner.callbacks import validation_metrics
 from intentbench.runner.config import write_config
+from intentbench.runner.fit import fit_trial
 from intentbench.runner.jobs import Job, Slot, describe_error, enter_slot
-from intentbench.runner.trial import fit_trial
 
 PRUNER = MedianPruner(n_startup_trials=5, n_warmup_steps=5, n_min_trials=4)
 """Ends a training whose best validation so far is below the median of the others' at its epoch: not

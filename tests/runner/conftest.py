@@ -1,11 +1,14 @@
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 import yaml
 
 from intentbench.spec import BenchmarkSpec, load_spec
+
+if TYPE_CHECKING:
+    from tests.runner.orders import Local
 
 PLUGIN = Path(__file__).parent / "toy_plugin.py"
 
@@ -45,3 +48,18 @@ def write_spec(folder: Path, models: dict[str, Any], **more: Any) -> Path:
     path = folder / "toys.yaml"
     path.write_text(yaml.safe_dump(raw, sort_keys=False))
     return path
+
+
+@pytest.fixture(scope="session")
+def local(make_spec: MakeSpec, tmp_path_factory: pytest.TempPathFactory) -> "Local":
+    """The trials of `orders.MODELS`, done by the local executor."""
+    from tests.runner.orders import MODELS, run_locally
+
+    return run_locally(make_spec(MODELS, seeds=[0]), tmp_path_factory.mktemp("local"))
+
+
+@pytest.fixture
+def ray_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables that Ray sets, put back after a test."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONBREAKPOINT", "0")

@@ -9,11 +9,12 @@ from datamodules.errors import RequestError
 from datamodules.sequence import SequenceDataModule
 from intentbench.models.base import Recommender
 from intentbench.reports.archive import read_archive
+from intentbench.runner.build import build_data, build_model, build_trainer
 from intentbench.runner.callbacks import UserRecall
 from intentbench.runner.config import Training, Trial, read_config, write_config
 from intentbench.runner.grid import RunOptions, plan_grid
 from intentbench.runner.lightning_cli import SuiteCLI
-from intentbench.runner.trial import build_data, build_model, build_trainer, run_trial
+from intentbench.runner.trial import run_trial
 from tests.runner.conftest import MakeSpec
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "ranks" / "quickstart"

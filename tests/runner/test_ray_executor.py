@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster: what a node does, alone; then, slow, clusters of several nodes."""
+"""Trials on a Ray cluster: what comes back from a node; then, slow, clusters of several nodes."""
 
 import io
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,47 +16,31 @@ import pytest
 import torch
 from rich.console import Console
 
-from datamodules.errors import FormatError, RequestError
-from datamodules.prepare import cache_folder
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import (
     CHECKPOINT,
     CONFIG,
     LOG,
     RESULT,
-    load_ranks,
     load_records,
     trial_folder,
     write_record,
 )
 from intentbench.runner import ray_executor
 from intentbench.runner.config import read_config
-from intentbench.runner.grid import RunOptions, plan_grid, run_grid
-from intentbench.runner.jobs import Job
-from intentbench.runner.parcels import Files, pack_folder, unpack_dataset
-from intentbench.runner.ray_cluster import ClusterOptions, Share, connected, plan_share
-from intentbench.runner.ray_worker import (
-    Delivery,
-    News,
-    Order,
-    UnfitNodeError,
-    check_code,
-    run_order,
-    trial_code,
-)
+from intentbench.runner.grid import RunOptions, run_grid
+from intentbench.runner.ray_worker import Delivery, Order
 from intentbench.spec import load_spec
 from tests.runner.conftest import PLUGIN, MakeSpec, write_spec
+from tests.runner.orders import MODELS, Local, elsewhere, same_ranks
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'intentbench[ray]'")
+pytestmark = pytest.mark.usefixtures("ray_variables")
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
-TOYS: dict[str, Any] = {"toy": {}, "counts": {}}
-BASED: dict[str, Any] = {
-    "above": {"pretrained": "base"},
-    "base": {"method": "sasrec", "width": 8, "heads": 1, "blocks": 1, "loss": "ce"},
-}
-NOWHERE = Path("/nowhere")
+    from intentbench.runner.parcels import Files
+
 RUN = """
 import sys
 from pathlib import Path
@@ -88,230 +72,6 @@ class Killer(Popularity):
 """A method that once kills the task which watches it."""
 
 
-@pytest.fixture(autouse=True)
-def _variables_that_ray_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONBREAKPOINT", "0")
-
-
-def cluster_options(**more: Any) -> ClusterOptions:
-    given = {"address": "auto", "out": NOWHERE, "devices": "auto", "trials_per_device": None}
-    return ClusterOptions(**{**given, "trials": 100, **more})
-
-
-@pytest.mark.parametrize(
-    ("nodes", "options", "share"),
-    [
-        ([{"CPU": 4}, {"CPU": 8}], {}, Share(threads=1, gpus=0, slots=12)),
-        ([{"CPU": 4}, {"CPU": 8}], {"trials": 3}, Share(threads=4, gpus=0, slots=3)),
-        ([{"CPU": 4}, {"CPU": 8}], {"trials_per_device": 2}, Share(threads=2, gpus=0, slots=6)),
-        ([{}, {"CPU": 2}], {"trials": 1}, Share(threads=2, gpus=0, slots=1)),
-        ([{"memory": 1e9}], {}, Share(threads=1, gpus=0, slots=1)),
-        ([{"CPU": 16, "GPU": 4}, {"CPU": 64}], {}, Share(threads=4, gpus=1, slots=4)),
-        (
-            [{"CPU": 16, "GPU": 4}, {"CPU": 8, "GPU": 1}],
-            {"trials_per_device": 2},
-            Share(threads=2, gpus=0.5, slots=10),
-        ),
-        ([{"CPU": 2, "GPU": 4}], {"devices": "cpu"}, Share(threads=1, gpus=0, slots=2)),
-        ([{"CPU": 2, "GPU": 4}], {}, Share(threads=1, gpus=1, slots=4)),
-    ],
-)
-def test_cluster_is_divided(
-    nodes: list[dict[str, float]], options: dict[str, Any], share: Share
-) -> None:
-    assert plan_share(nodes, cluster_options(**options)) == share
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [({"devices": "0,1"}, "Ray chooses them"), ({"trials_per_device": 0}, "at least 1")],
-)
-def test_shares_that_make_no_sense(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(RequestError, match=words):
-        plan_share([{"CPU": 4}], cluster_options(**options))
-
-
-def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RequestError, match=r"pip install 'intentbench\[ray\]'"), connected("auto"):
-        pass
-
-
-def test_loading_what_a_node_runs_needs_no_polars() -> None:
-    code = (
-        "import sys, intentbench.runner.ray_worker;"
-        "sys.exit(bool({'polars', 'datasets', 'ray'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@dataclass
-class FakeQueue:
-    items: list[News] = field(default_factory=list)
-
-    def put(self, item: News) -> None:
-        self.items.append(item)
-
-
-@dataclass
-class Local:
-    """Trials that the local executor has run, with the jobs that describe them."""
-
-    jobs: dict[str, Job]
-    out: Path
-
-    def order(self, label: str, **more: Any) -> Order:
-        job = self.jobs[label]
-        given: dict[str, Any] = {
-            "number": 7,
-            "job": job,
-            "code": trial_code(job.trial),
-            "threads": 1,
-            "gpu": False,
-            "timeout": None,
-            "memory": None,
-            "cwd": Path.cwd(),
-            "token": self.out,
-            "data": pack_folder(job.prepared),
-            "plugin": PLUGIN.read_bytes(),
-        }
-        return Order(**{**given, **more})
-
-
-@pytest.fixture(scope="module")
-def local(make_spec: MakeSpec, tmp_path_factory: pytest.TempPathFactory) -> Local:
-    out = tmp_path_factory.mktemp("local")
-    spec = make_spec({**TOYS, **BASED}, seeds=[0])
-    options = RunOptions(out=out, devices="cpu", trials_per_device=2)
-    jobs = [planned.job for planned in plan_grid(spec, options)]
-    assert run_grid(spec, options, Console(file=io.StringIO())).failed == []
-    return Local({job.trial.label: job for job in jobs}, out)
-
-
-def elsewhere(order: Order) -> Order:
-    """The order as it looks on a machine that shares no disk with the runner."""
-    trial = order.job.trial
-    if trial.plugin:
-        trial = replace(trial, plugin=str(NOWHERE / PLUGIN.name))
-    job = replace(order.job, trial=trial, prepared=NOWHERE / order.job.prepared.name)
-    return replace(order, job=job, token=NOWHERE / "token")
-
-
-def same_ranks(folder: Path, other: Path) -> bool:
-    ours, theirs = load_ranks(folder), load_ranks(other)
-    return all(np.array_equal(ours[name], theirs[name]) for name in ("user", "key", "rank"))
-
-
-def test_node_with_the_same_disk_runs_in_place(local: Local, tmp_path: Path) -> None:
-    folder = local.jobs["toy"].trial.folder(tmp_path)
-    order = local.order("toy")
-    news = FakeQueue()
-    delivery = run_order(replace(order, job=replace(order.job, folder=folder)), news)  # type: ignore[arg-type]
-    assert news.items == [(7, True, b"")]
-    assert delivery.files is None
-    assert load_records(tmp_path) == [(folder, delivery.record)]
-    assert same_ranks(folder, local.jobs["toy"].folder)
-
-
-def test_node_without_the_disk_sends_back_the_whole_folder(
-    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    order = local.order("toy")
-    monkeypatch.delitem(sys.modules, PLUGIN.stem)  # no node has imported it from here
-    monkeypatch.setattr(ray, "get", lambda files: files)
-    monkeypatch.setenv("INTENTBENCH_CACHE", str(tmp_path / "cache"))
-    news = FakeQueue()
-    delivery = run_order(elsewhere(order), news)  # type: ignore[arg-type]
-    assert {shared for _, shared, _ in news.items} == {False}
-    assert any(b'"max_epochs": 2' in reached for _, _, reached in news.items)
-    assert delivery.record is not None
-    assert delivery.record.status == "done"
-    assert len(list((cache_folder() / "shipped").glob("*/meta.json"))) == 1
-
-    job = replace(local.jobs["toy"], folder=local.jobs["toy"].trial.folder(tmp_path / "runs"))
-    job.folder.mkdir(parents=True)
-    (job.folder / LOG).write_text("--- attempt before\n")
-    ray_executor._store(job, delivery)
-    assert load_records(tmp_path / "runs") == [(job.folder, delivery.record)]
-    assert same_ranks(job.folder, local.jobs["toy"].folder)
-    assert read_config(job.folder) == read_config(local.jobs["toy"].folder)
-    assert (job.folder / LOG).read_text().count("--- attempt") == 2
-    names = {path.name for path in pack_paths(job.folder)}
-    assert names == {path.name for path in pack_paths(local.jobs["toy"].folder)}
-
-
-def pack_paths(folder: Path) -> list[Path]:
-    """Paths of what a trial's folder holds, the names of event files without their end."""
-    return [Path(name.partition(".tfevents")[0]) for name in pack_folder(folder)]
-
-
-def test_checkpoint_to_start_from_travels_too(
-    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray, "get", lambda files: files)
-    monkeypatch.setenv("INTENTBENCH_CACHE", str(tmp_path / "cache"))
-    base = local.jobs["base"].folder
-    files = {name: np.fromfile(base / name, np.uint8) for name in (CHECKPOINT, RESULT)}
-    order = local.order("above", base=files)
-    monkeypatch.delitem(sys.modules, PLUGIN.stem)
-    delivery = run_order(elsewhere(order), FakeQueue())  # type: ignore[arg-type]
-    assert delivery.record is not None
-    assert delivery.record.reason == ""
-    assert delivery.files is not None
-    (tmp_path / "ranks.npz").write_bytes(delivery.files["ranks.npz"].tobytes())
-    assert same_ranks(tmp_path, local.jobs["above"].folder)
-
-
-def test_limits_hold_on_a_node(make_spec: MakeSpec, tmp_path: Path) -> None:
-    spec = make_spec({"toy": {"fault": "hang"}}, seeds=[0])
-    (planned,) = plan_grid(spec, RunOptions(out=tmp_path))
-    order = Local({"toy": planned.job}, tmp_path).order("toy", timeout=8)
-    delivery = run_order(order, FakeQueue())  # type: ignore[arg-type]
-    assert delivery.record is not None
-    assert delivery.record.reason == "took longer than 8 s"
-
-
-def test_lost_process_is_told_with_its_log(make_spec: MakeSpec, tmp_path: Path) -> None:
-    spec = make_spec({"toy": {"fault": "kill"}}, seeds=[0])
-    (planned,) = plan_grid(spec, RunOptions(out=tmp_path))
-    order = Local({"toy": planned.job}, tmp_path).order("toy", token=NOWHERE)
-    delivery = run_order(order, FakeQueue())  # type: ignore[arg-type]
-    assert (delivery.record, delivery.exitcode) == (None, -signal.SIGKILL)
-    assert delivery.files is not None
-    assert b"--- attempt" in delivery.files[LOG].tobytes()
-    ray_executor._store(planned.job, delivery)
-    assert (planned.job.folder / LOG).exists()
-    assert not (planned.job.folder / RESULT).exists()
-
-
-def test_other_code_is_refused(local: Local) -> None:
-    trial = local.jobs["toy"].trial
-    check_code(trial, trial_code(trial))
-    assert trial_code(trial) == trial.code
-    with pytest.raises(UnfitNodeError, match=r"its code of toy is not the runner's \(.*, not ab\)"):
-        check_code(trial, "ab")
-    gone = replace(trial, plugin="", class_path="no_such_package.Method")
-    with pytest.raises(UnfitNodeError, match="No module named 'no_such_package'"):
-        check_code(gone, trial.code)
-
-
-def test_dataset_is_unpacked_once_and_verified(local: Local, tmp_path: Path) -> None:
-    job = local.jobs["toy"]
-    files = pack_folder(job.prepared)
-    folder = unpack_dataset(files, "tiny", job.trial.fingerprint, tmp_path)
-    for name, content in files.items():
-        assert (folder / name).read_bytes() == content.tobytes()
-    assert unpack_dataset({}, "tiny", job.trial.fingerprint, tmp_path) == folder
-    changed = dict(files)
-    tensors = changed["tensors.safetensors"].copy()
-    tensors[-1] ^= 1
-    changed["tensors.safetensors"] = tensors
-    with pytest.raises(FormatError, match="arrived with fingerprint"):
-        unpack_dataset(changed, "other", job.trial.fingerprint, tmp_path)
-    assert not list(tmp_path.glob("*other*/"))
-
-
 def test_record_is_written_last(
     local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,6 +81,21 @@ def test_record_is_written_last(
     job = replace(local.jobs["toy"], folder=tmp_path)
     ray_executor._store(job, Delivery(job.blank, None, files))
     assert written == ["a", "z", RESULT]
+
+
+def test_failed_trial_of_a_foreign_runner_stands(local: Local, tmp_path: Path) -> None:
+    """What another runner recorded while a trial ran elsewhere is not run over."""
+    job = replace(local.jobs["counts"], folder=tmp_path)
+    other = replace(job.failed("another runner"), trial=tmp_path.name)
+    write_record(tmp_path, other)
+    flight = ray_executor._Flight(1, job)
+    grid = object.__new__(ray_executor._Grid)
+    cancelled: list[Any] = []
+    grid.__dict__["_cancel"] = cancelled.append
+    grid._lock(flight)
+    assert cancelled == [flight]
+    assert flight.found == other
+    ray_executor._release(flight)
 
 
 # ---- real clusters ----
@@ -402,7 +177,7 @@ def test_cluster_without_a_shared_disk_gives_the_same_ranks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ray_executor, "Order", lambda **given: elsewhere(Order(**given)))
-    records, _ = run(make_spec, tmp_path, cluster.address, {**TOYS, **BASED}, seeds=[0])
+    records, _ = run(make_spec, tmp_path, cluster.address, MODELS, seeds=[0])
     assert [record.reason for record in records.values()] == [""] * 4
     for (label, _), record in records.items():
         folder = trial_folder(tmp_path, record.dataset, label, record.trial)
@@ -508,30 +283,3 @@ def test_shares_of_gpus_reach_the_trials(
     logs = [log.read_text() for log in tmp_path.rglob(LOG)]
     assert all("device='0', threads=1" in log or "device='1', threads=1" in log for log in logs)
     assert len(logs) == 3
-
-
-def test_clusters_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: Any) -> None:
-        raise ConnectionError("Could not find any running Ray instance.\nmore")
-
-    monkeypatch.setattr(ray, "init", refuse)
-    with (
-        pytest.raises(RequestError, match=r"--address auto: .*instance\.; start a cluster"),
-        connected("auto"),
-    ):
-        pass
-
-
-def test_failed_trial_of_a_foreign_runner_stands(local: Local, tmp_path: Path) -> None:
-    """What another runner recorded while a trial ran elsewhere is not run over."""
-    job = replace(local.jobs["counts"], folder=tmp_path)
-    other = replace(job.failed("another runner"), trial=tmp_path.name)
-    write_record(tmp_path, other)
-    flight = ray_executor._Flight(1, job)
-    grid = object.__new__(ray_executor._Grid)
-    cancelled: list[Any] = []
-    grid.__dict__["_cancel"] = cancelled.append
-    grid._lock(flight)
-    assert cancelled == [flight]
-    assert flight.found == other
-    ray_executor._release(flight)
