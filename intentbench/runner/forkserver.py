@@ -9,8 +9,8 @@ import signal
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 
-PRELOADED = ["intentbench.runner.executors", "torch.utils.tensorboard"]
-"""Imported in the server. Nothing of it may touch CUDA, which does not survive a fork."""
+PRELOADED = ["intentbench.runner.preloaded"]
+"""Imported in the server."""
 
 
 def start_forkserver() -> ForkServerContext:
