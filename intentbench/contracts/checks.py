@@ -30,6 +30,6 @@ CHECKS = {
     "C16": "two processes that share a batch step as one does; methods that allow it",
     "C17a": "two optimiser steps in bf16-mixed: finite loss and gradients",
     "C17b": "two optimiser steps over two batches each: finite loss and gradients",
-    "C17c": "a compiled loss equals the plain one (slow)",
+    "C17c": "a compiled loss and its gradients equal the plain ones (slow)",
 }
 """Each in a few words."""

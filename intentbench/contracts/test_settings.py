@@ -3,7 +3,9 @@
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
+from datamodules.types import SequenceBatch
 from intentbench.contracts.gradients import same_draws
 from intentbench.contracts.subject import Subject, quiet_trainer
 from intentbench.models.base import GradientRecommender
@@ -42,18 +44,35 @@ def test_steps_over_several_batches(subject: Subject) -> None:
 @pytest.mark.slow
 @pytest.mark.contract("C17c")
 def test_compiled_loss_equals_the_plain_one(subject: Subject) -> None:
-    """Each in a process of the compiler's own caches; three batches of other shapes."""
+    """Over three batches of other shapes, and the gradients that they come to."""
     if not subject.card.gradient:
         pytest.skip("trained without gradients")
     torch.compiler.reset()
     model = subject.prepared()
     assert isinstance(model, GradientRecommender)
+    model.eval()
     batches = list(subject.batches(model).train_dataloader())[:3]
     with same_draws():
-        plain = [float(model.eval().loss(batch)["total"]) for batch in batches]
+        plain, slopes = _losses(model, batches)
         CompileLoss().on_fit_start(Trainer(logger=False), model)
-        compiled = [float(model.loss(batch)["total"]) for batch in batches]
+        compiled, found = _losses(model, batches)
     assert compiled == pytest.approx(plain, rel=1e-4)
+    assert found.keys() == slopes.keys()
+    for name, slope in slopes.items():
+        assert float((found[name] - slope).norm()) <= 1e-3 * float(slope.norm()) + 1e-6, name
+
+
+def _losses(
+    model: GradientRecommender, batches: list[SequenceBatch]
+) -> tuple[list[float], dict[str, Tensor]]:
+    """The losses of batches, and the gradient of their sum where there is one."""
+    model.zero_grad()
+    totals = [model.loss(batch)["total"] for batch in batches]
+    torch.stack(totals).sum().backward()  # type: ignore[no-untyped-call]  # in torch
+    named = model.named_parameters()
+    return [float(total) for total in totals], {
+        name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None
+    }
 
 
 def _steps(subject: Subject, **options: object) -> int:

@@ -18,6 +18,7 @@ from datamodules.prepare import prepare
 from intentbench.models import DIVISIBLE, METHODS, load_method
 from intentbench.results.store import CHECKPOINT, load_ranks
 from intentbench.runner import distributed
+from intentbench.runner.build import build_data, build_model, build_trainer
 from intentbench.runner.config import Training, Trial, write_config
 from intentbench.runner.distributed import (
     ERROR,
@@ -29,7 +30,6 @@ from intentbench.runner.distributed import (
 )
 from intentbench.runner.grid import RunOptions, plan_grid
 from intentbench.runner.jobs import Job
-from intentbench.runner.trial import build_data, build_model, build_trainer
 from tests.runner.conftest import MakeSpec
 
 PLUGIN = '''
@@ -231,10 +231,13 @@ def _runs(process: int) -> bool:
 
 
 @pytest.mark.ddp
+@pytest.mark.parametrize(
+    "more", [{}, {"precision": "bf16-mixed", "accumulate": 2}], ids=["plain", "bf16"]
+)
 def test_a_trial_on_two_processes(
-    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
 ) -> None:
-    job = sasrec_job(make_spec, tmp_path, processes=2)
+    job = sasrec_job(make_spec, tmp_path, processes=2, **more)
     job.folder.mkdir(parents=True)
     write_config(job.folder, job.trial)
     record = run_in_processes(job.folder, job.prepared, "cpu", 2)
@@ -243,7 +246,7 @@ def test_a_trial_on_two_processes(
     assert record.cost.epochs == 2
     assert len(record.curve) == 2
 
-    config = replace(job.trial, training=Training(max_epochs=2)).config()
+    config = replace(job.trial, training=Training(max_epochs=2, **more)).config()
     model, data = build_model(config), build_data(config)
     state = torch.load(job.folder / CHECKPOINT, weights_only=True)["state_dict"]
     model.load_state_dict(state)
