@@ -12,7 +12,7 @@ from torch import Tensor
 from datamodules.errors import RequestError
 from datamodules.loader import Gatherer
 from datamodules.prepared import PreparedDataset
-from datamodules.rows import training_rows
+from datamodules.rows import TrainingRows, training_rows
 from datamodules.types import SequenceBatch
 from intentbench.models.intent import IntentRecommender
 from intentbench.nn.kmeans import KMeans
@@ -68,9 +68,7 @@ class IntentTable:
 
     def last_of_users(self) -> "IntentTable":
         """One row a user: the last position before the held-out test item, or the last at all."""
-        events = np.diff(self.dataset.offsets.numpy())[self.user]
-        before_test = np.maximum(events - 2, 0)
-        return self.take(np.flatnonzero(self.position == before_test))
+        return self.take(np.flatnonzero(self.position == last_positions(self.dataset)[self.user]))
 
     def planted(self) -> Ints | None:
         """(T,) the planted intent of each event; None where the data has none."""
@@ -81,6 +79,12 @@ class IntentTable:
         return found.astype(np.int64)
 
 
+def last_positions(dataset: PreparedDataset) -> Ints:
+    """(N,) position of each user's event before the held-out test item, or the last at all."""
+    counts: Ints = np.diff(dataset.offsets.numpy())
+    return np.maximum(counts - 2, 0)
+
+
 def spread_users(n_users: int, count: int | None) -> Ints:
     """At most `count` rows of users, spread evenly over all; all of them when None."""
     if count is None:
@@ -89,16 +93,32 @@ def spread_users(n_users: int, count: int | None) -> Ints:
 
 
 def position_batches(
-    dataset: PreparedDataset, window: int, users: Ints, pad_to_window: bool = False
+    dataset: PreparedDataset,
+    window: int,
+    users: Ints,
+    pad_to_window: bool = False,
+    last: bool = False,
 ) -> Iterator[SequenceBatch]:
     """Every event of these users once, as a position of a batch of layout "all".
 
     `labels` are the items at the positions themselves, `key` of a row is its last position.
+
+    Args:
+        dataset: prepared.
+        window: inputs of a row at most.
+        users: rows of users.
+        pad_to_window: whether rows are as wide as the window.
+        last: only the event of each user that `last_positions` names, in a row of its own. The
+            others cost much where users have more events than the window: a row each.
     """
     offsets = dataset.offsets.numpy()
-    counts = np.diff(offsets)[users]
-    rows = training_rows(offsets[:-1][users], counts + 1, "all", window, "every")
-    rows = replace(rows, users=users[rows.users], shift=0)
+    first = offsets[:-1][users]
+    if last:
+        stop = first + last_positions(dataset)[users] + 1
+        rows = TrainingRows(users, np.maximum(stop - window, first), stop, stop - 1, shift=0)
+    else:
+        rows = training_rows(first, np.diff(offsets)[users] + 1, "all", window, "every")
+        rows = replace(rows, users=users[rows.users], shift=0)
     gatherer = Gatherer(dataset.items.long(), offsets, window, pad_to_window, False, False)
     longest = np.argsort(rows.start - rows.stop, kind="stable")
     for begin in range(0, len(longest), ROWS):
@@ -107,18 +127,23 @@ def position_batches(
 
 @torch.no_grad()
 def collect_intents(
-    model: IntentRecommender, dataset: PreparedDataset, window: int, users: Ints
+    model: IntentRecommender,
+    dataset: PreparedDataset,
+    window: int,
+    users: Ints,
+    last: bool = False,
 ) -> IntentTable:
-    """The intents of a method at every event of some users.
+    """The intents of a method at every event of some users, or at the last one of each.
 
     Args:
         model: in evaluation mode.
         dataset: prepared.
         window: inputs of a row at most.
         users: rows of users.
+        last: only at the events that `last_positions` names.
     """
     parts: list[dict[str, Tensor | None]] = []
-    for batch in position_batches(dataset, window, users, model.CARD.fixed_window):
+    for batch in position_batches(dataset, window, users, model.CARD.fixed_window, last):
         found = model.intents(batch.to(model.device))
         parts.append(
             {

@@ -31,13 +31,16 @@ FALL = 0.1
 """Relative fall of the validation metric after its best that counts as overfitting."""
 
 
-def measure_signs(table: IntentTable) -> dict[str, float]:
-    """The numbers that signs are read from, at the last position of each user."""
-    last = table.last_of_users()
+def measure_signs(last: IntentTable) -> dict[str, float]:
+    """The numbers that signs are read from.
+
+    Args:
+        last: one position a user.
+    """
     share = np.bincount(last.intent) / max(len(last.intent), 1)
     numbers = {
         "intent_cosine": mean_pairwise_cosine(last.vectors),
-        "largest_category": float(share.max()) if table.own else 0.0,
+        "largest_category": float(share.max()) if last.own else 0.0,
         "intent_length": length_ratio(last.vectors, last.states),
         "effective_rank": effective_rank(last.states),
         "state_cosine": mean_pairwise_cosine(last.states),
@@ -150,6 +153,6 @@ def _sampled(model: IntentRecommender, data: SequenceDataModule) -> IntentTable:
     users = spread_users(data.n_users, USERS)
     mode = model.training
     try:
-        return collect_intents(model.eval(), data.dataset, data.window, users)
+        return collect_intents(model.eval(), data.dataset, data.window, users, last=True)
     finally:
         model.train(mode)

@@ -92,6 +92,17 @@ def test_last_of_users_stands_before_the_test_item() -> None:
     ]
 
 
+def test_last_positions_alone_equal_those_of_all() -> None:
+    whole, model = collected()
+    users = np.array([3, 0, 1])
+    alone = collect_intents(model, whole.dataset, WINDOW, users, last=True)
+    expected = whole.last_of_users()
+    expected = expected.take(np.flatnonzero(np.isin(expected.user, users)))
+    for name in ("user", "position", "item", "vectors", "states", "interests", "view"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(expected, name), name)
+    assert alone.user.tolist() == [0, 1, 3]
+
+
 def test_frame_has_original_ids_and_vectors() -> None:
     table, _ = collected()
     frame = intent_frame(table)
