@@ -6,8 +6,6 @@ built under another name and renamed, so that what has the right name is whole. 
 below a data root (see `datamodules.packed`) is taken as it is. Only building needs polars.
 """
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -29,9 +27,8 @@ from torch import Tensor
 
 from datamodules.catalog import DatasetEntry, find_entry
 from datamodules.errors import FormatError, RequestError, StatisticsError
-from datamodules.packed import find_packed
+from datamodules.packed import find_packed, prepared_name
 from datamodules.prepared import (
-    FORMAT,
     Meta,
     PreparedDataset,
     compute_fingerprint,
@@ -112,15 +109,8 @@ def prepare(
 
 def prepared_path(entry: DatasetEntry, found: Mapping[str, FoundFile], cache: Path) -> Path:
     """Where the entry's prepared dataset lies, made from these files; it need not exist."""
-    determined_by = {
-        "format": FORMAT,
-        "reader": entry.reader,
-        "options": dict(entry.options),
-        "recipe": asdict(entry.recipe),
-        "files": {role: [file.sha256, file.source.member] for role, file in found.items()},
-    }
-    text = json.dumps(determined_by, sort_keys=True)
-    return cache / "prepared" / f"{entry.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    files = {role: (file.sha256, file.source.member) for role, file in found.items()}
+    return cache / "prepared" / prepared_name(entry, files)
 
 
 def _is_whole(folder: Path) -> bool:

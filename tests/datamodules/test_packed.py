@@ -1,14 +1,18 @@
 """Datasets that lie prepared below a data root: taken where they are what is asked for."""
 
+import json
 import shutil
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from datamodules.catalog import DatasetEntry, find_entry, user_entry
+from datamodules.catalog import DatasetEntry, FileSource, find_entry, user_entry
 from datamodules.errors import RequestError
+from datamodules.fetch import file_sha256
+from datamodules.packed import find_packed, prepared_name
 from datamodules.prepare import prepare
 from datamodules.prepared import load_prepared
 from datamodules.recipe import Recipe
@@ -66,6 +70,51 @@ def test_other_sources_or_statistics_are_other_data(own: DatasetEntry, tmp_path:
     ):
         with pytest.raises(RequestError, match=r"events\.txt"):
             prepare(other, tmp_path / "root", tmp_path / "cache")
+
+
+def test_another_member_of_the_same_archive_is_other_data(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "both.zip", "w") as archive:
+        archive.writestr("a.txt", LINES)
+        archive.writestr("b.txt", LINES.replace("1 ", "2 "))
+    members = {
+        name: replace(
+            user_entry("mine", {"reader": "sequence_text", "files": {"events": "both.zip"}}),
+            files=(FileSource("events", str(tmp_path / "both.zip"), member=name),),
+        )
+        for name in ("a.txt", "b.txt")
+    }
+    place = _pack(members["a.txt"], tmp_path / "root", tmp_path)
+    (tmp_path / "both.zip").unlink()
+    assert prepare(members["a.txt"], tmp_path / "root", tmp_path / "cache") == place
+    with pytest.raises(RequestError, match=r"both\.zip"):
+        prepare(members["b.txt"], tmp_path / "root", tmp_path / "cache")
+
+
+def test_the_same_files_in_other_roles_are_other_data(tmp_path: Path) -> None:
+    made = {}
+    for name in ("x.txt", "y.txt"):
+        (tmp_path / name).write_text(LINES if name == "x.txt" else "1 1\n")
+    for roles in (("events", "more"), ("more", "events")):
+        files = tuple(
+            FileSource(role, str(tmp_path / name))
+            for role, name in zip(roles, ("x.txt", "y.txt"), strict=True)
+        )
+        made[roles] = replace(find_entry("synthetic-tiny"), files=files)
+    first, second = made.values()
+    sources = {name: file_sha256(tmp_path / name) for name in ("x.txt", "y.txt")}
+    names = [
+        prepared_name(entry, {f.role: (sources[Path(f.path).name], None) for f in entry.files})
+        for entry in (first, second)
+    ]
+    assert names[0] != names[1]
+    folder = tmp_path / "root" / "prepared" / names[0]
+    folder.mkdir(parents=True)
+    (folder / "meta.json").write_text(json.dumps({"sources": sources, "statistics": {}}))
+    for name in sources:
+        (tmp_path / name).unlink()
+    first, second = (replace(entry, expected={}) for entry in (first, second))
+    assert find_packed(first, [tmp_path / "root"]) == folder
+    assert find_packed(second, [tmp_path / "root"]) is None
 
 
 @pytest.mark.parametrize("optional", [False, True])
