@@ -70,7 +70,7 @@ def _losses(
     totals = [model.loss(batch)["total"] for batch in batches]
     torch.stack(totals).sum().backward()  # type: ignore[no-untyped-call]  # in torch
     named = model.named_parameters()
-    return [float(total) for total in totals], {
+    return torch.stack(totals).tolist(), {
         name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None
     }
 
