@@ -42,6 +42,7 @@ def test_steps_over_several_batches(subject: Subject) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
 @pytest.mark.contract("C17c")
 def test_compiled_loss_equals_the_plain_one(subject: Subject) -> None:
     """Over three batches of other shapes, and the gradients that they come to."""
