@@ -6,13 +6,14 @@ prefers otherwise.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from datamodules.errors import RequestError
 from intentbench.metrics.users import mean_metric
@@ -30,6 +31,7 @@ from intentbench.results.store import (
     write_atomic,
 )
 
+Integers = NDArray[np.integer]
 Preference = Literal["home", "theirs", "newest"]
 
 TOLERANCE = 1e-9
@@ -161,12 +163,27 @@ def _check_ranks(folder: Path, record: TrialRecord) -> None:
     if not record.metrics:
         raise RequestError("its record has no metrics")
     history = record.protocol.get("history", "")
-    for name, stated in record.metrics.items():
-        found = mean_metric(name, ranks["user"], ranks["rank"], history)
-        if not abs(found - stated) <= TOLERANCE:  # also of NaN
-            raise RequestError(f"{name} is {found:.6f} by its ranks, {stated:.6f} by its record")
-    if record.noise and load_noise_ranks(folder).shape != (len(record.noise), len(ranks["rank"])):
+    _check_metrics(record.metrics, ranks["user"], ranks["rank"], history, "")
+    if not record.noise:
+        return
+    noisy = load_noise_ranks(folder)
+    if noisy.shape != (len(record.noise), len(ranks["rank"])) or noisy.dtype.kind not in "iu":
         raise RequestError("its ranks under noise do not fit its record")
+    for entry, rank in zip(record.noise, noisy, strict=True):
+        where = f" under noise ({entry['kind']} {entry['rate']:g})"
+        _check_metrics(entry["metrics"], ranks["user"], rank, history, where)
+
+
+def _check_metrics(
+    metrics: Mapping[str, float], user: Integers, rank: Integers, history: str, where: str
+) -> None:
+    """Refuse metrics that do not follow from ranks."""
+    for name, stated in metrics.items():
+        found = mean_metric(name, user, rank, history)
+        if not abs(found - stated) <= TOLERANCE:  # also of NaN
+            raise RequestError(
+                f"{name}{where} is {found:.6f} by its ranks, {stated:.6f} by its record"
+            )
 
 
 def _compare(

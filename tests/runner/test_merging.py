@@ -34,6 +34,8 @@ from intentbench.runner import merging
 from intentbench.runner.merging import merge_runs
 
 USER, KEY = np.arange(4), np.full(4, 7)
+UNDER_NOISE = mean_metric("ndcg@10", USER, np.array([2, 3, 4, 5]), "successive")
+NOISE = [{"protocol": "test", "kind": "replace", "rate": 0.1, "metrics": {"ndcg@10": UNDER_NOISE}}]
 
 
 def _trial(
@@ -89,8 +91,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_a_trial_comes_whole_but_for_its_checkpoint(there: Path, home: Path) -> None:
-    entries = [{"protocol": "test", "kind": "replace", "rate": 0.1}]
-    folder = _trial(there, noise=entries)
+    folder = _trial(there, noise=NOISE)
     merged = merge_runs([there], home)
     assert merged.clean
     assert merged.counts == {"copied": 1}
@@ -169,11 +170,18 @@ def test_other_ranks_are_a_conflict_and_home_stays(there: Path, home: Path) -> N
 
 
 def test_ranks_under_noise_are_compared_too(there: Path, home: Path) -> None:
-    entries = [{"protocol": "test", "kind": "replace", "rate": 0.1}]
-    ours = _trial(home, noise=entries)
-    _trial(there, noise=entries)
+    ours = _trial(home, noise=NOISE)
+    _trial(there, noise=NOISE)
     save_noise_ranks(ours, np.full((1, 4), 9))
     assert merge_runs([there], home).counts == {"conflicts": 1}
+
+
+def test_metrics_under_noise_must_follow_from_ranks(there: Path, home: Path) -> None:
+    _trial(there, noise=[{**NOISE[0], "metrics": {"ndcg@10": 0.9}}])
+    merged = merge_runs([there], home)
+    assert merged.counts == {"damaged": 1}
+    assert "ndcg@10 under noise (replace 0.1) is 0.487115" in merged.lines[0]
+    assert not home.exists()
 
 
 def test_theirs_replaces_all_of_the_trial(there: Path, home: Path) -> None:
