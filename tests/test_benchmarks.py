@@ -1,3 +1,4 @@
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,18 +10,22 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 BENCHMARKS = sorted([*FOLDER.glob("*.yaml"), *(FOLDER / "studies").glob("*.yaml")])
 
 
+read = cache(load_spec)
+"""A spec is read once for all tests: it imports its methods and checks every argument."""
+
+
 def test_there_are_benchmarks() -> None:
     assert "quickstart" in [path.stem for path in BENCHMARKS]
 
 
 def test_no_two_benchmarks_write_the_same_page() -> None:
-    names = [load_spec(path).name for path in BENCHMARKS]
+    names = [read(path).name for path in BENCHMARKS]
     assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_benchmark_is_a_good_spec(path: Path) -> None:
-    spec = load_spec(path)
+    spec = read(path)
     assert spec.size > 0
     assert spec.reference
     assert len({entrant.label for entrant in spec.entrants}) == len(spec.entrants)

@@ -49,6 +49,8 @@ class Start(Protocol):
 def start() -> Iterator[Start]:
     """Starts the command as at a terminal of its own."""
     started: list[subprocess.Popen[str]] = []
+    # Tests that a shell runs in the background ignore Ctrl-C, and what they start would, too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(spec: Path, out: Path) -> subprocess.Popen[str]:
         arguments = {
@@ -70,6 +72,7 @@ def start() -> Iterator[Start]:
         return process
 
     yield run
+    signal.signal(signal.SIGINT, before)
     for process in started:
         with process:
             process.kill()  # its workers end with it
@@ -192,7 +195,7 @@ def test_interrupted_runs_keep_what_has_finished_and_go_on(start: Start, tmp_pat
         else:
             process.send_signal(number)
         text = process.communicate()[0]
-        assert process.returncode == status
+        assert process.returncode == status, text
         assert "Traceback" not in text
         assert "the same command goes on" in text
         assert results(out).items() >= kept.items()
