@@ -11,14 +11,15 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datamodules.errors import RequestError
-from intentbench.reports.cells import Result, Table, read_results
+from intentbench.reports.cells import Ranks, Result, Table, read_results
 from intentbench.reports.history import (
     HISTORY,
     extend_history,
@@ -128,8 +129,11 @@ def read_archive(folder: Path) -> tuple[str, Plan, list[Result]]:
         board = json.loads((folder / BOARD).read_text(encoding="utf-8"))
         if board["format"] != FORMAT:
             raise ValueError(f"format {board['format']}, this version reads {FORMAT}")
+        read_targets = cache(read_arrays)  # of a dataset, shared by its rows
         results = [
-            result for path in sorted(folder.glob("*/*.json")) for result in _read_cell(path)
+            result
+            for path in sorted(folder.glob("*/*.json"))
+            for result in _read_cell(path, read_targets)
         ]
         for name in [
             board["name"],
@@ -203,12 +207,12 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _read_cell(path: Path) -> list[Result]:
+def _read_cell(path: Path, read_targets: Callable[[Path], Ranks]) -> list[Result]:
     records = [parse_record(json.dumps(raw)) for raw in json.loads(path.read_text("utf-8"))]
     done = [record for record in records if record.status == "done"]
     results: list[Result] = [(record, None) for record in records if record.status != "done"]
     if done:
-        targets = read_arrays(path.parent.with_name(path.parent.name + ".npz"))
+        targets = read_targets(path.parent.with_name(path.parent.name + ".npz"))
         arrays = read_arrays(path.with_suffix(".npz"))
         ranks = arrays["rank"]
         if any(

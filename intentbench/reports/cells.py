@@ -6,7 +6,7 @@ prepared data, the protocol and the very same targets, or there is no table.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from datamodules.errors import RequestError
 from intentbench.metrics.users import (
     headline_metrics,
-    mean_metric,
     metric_names,
     primary_metric,
-    user_values,
 )
+from intentbench.reports.values import check_metrics, mean_metrics, user_values
 from intentbench.results.record import ORACLE, TrialRecord
 from intentbench.results.store import load_noise_ranks, load_ranks, load_records
 
@@ -29,7 +28,6 @@ INPUTS = ("window", "targets", "notes", "texts")
 """Entries of a protocol that say what a method is given or what is known of the data; they may
 differ between the rows of a table, for they do not change what is asked or how it is counted."""
 
-_TOLERANCE = 1e-9
 _NOTHING = np.zeros(0, dtype=np.int32)
 
 Ranks = dict[str, NDArray[np.integer]]
@@ -50,6 +48,7 @@ class Cell:
         failed: of those that failed, by seed.
         ranks: (S, T) of the trials that are done.
         noise: (S, K, T) their ranks under each noise of their records; None without.
+        means: metric to its mean over users, (S,), of the trials that are done.
     """
 
     label: str
@@ -57,6 +56,7 @@ class Cell:
     failed: tuple[TrialRecord, ...]
     ranks: NDArray[np.integer]
     noise: NDArray[np.integer] | None = None
+    means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def any_record(self) -> TrialRecord:
@@ -195,7 +195,7 @@ def _table(dataset: str, results: list[Result]) -> Table:
     cells = []
     for label, found in by_label.items():
         _check_cell(f"{dataset}: {label}", [record for record, _ in found])
-        rows, noise = [], []
+        rows, noise, names = [], [], []
         for record, ranks in found:
             if ranks is None:
                 continue
@@ -205,14 +205,19 @@ def _table(dataset: str, results: list[Result]) -> Table:
             popularity = aligned.get("popularity", popularity)
             if not all(np.array_equal(targets[part], aligned[part]) for part in ("user", "key")):
                 raise RequestError(f"{name} ranks other targets than the trials before it")
-            _check_metrics(record, record.metrics, aligned["user"], aligned["rank"], name)
+            names.append(name)
             rows.append(aligned["rank"])
             if record.noise:
                 noise.append(_checked_noise(record, aligned, name))
         done = tuple(record for record, ranks in found if ranks is not None)
         failed = tuple(record for record, ranks in found if ranks is None)
         stacked = np.stack(rows) if rows else _NOTHING[None, :0]
-        cells.append(Cell(label, done, failed, stacked, np.stack(noise) if noise else None))
+        means: dict[str, NDArray[np.float64]] = {}
+        if targets and done:
+            means = mean_metrics(targets["user"], stacked, recorded_history(done[0]))
+            check_metrics([record.metrics for record in done], means, names)
+        noisy = np.stack(noise) if noise else None
+        cells.append(Cell(label, done, failed, stacked, noisy, means))
     first = targets or {"user": _NOTHING, "key": _NOTHING}
     return Table(dataset, first["user"], first["key"], tuple(cells), popularity)
 
@@ -251,6 +256,8 @@ def _require_same(
 ) -> None:
     first = records[0]
     for other in records[1:]:
+        if of(first) == of(other):
+            continue
         ours, theirs = _plain(of(first)), _plain(of(other))
         if ours == theirs:
             continue
@@ -275,27 +282,9 @@ def _checked_noise(record: TrialRecord, ranks: Ranks, name: str) -> NDArray[np.i
     found = ranks["noise"]
     if found.shape != (len(record.noise), len(ranks["user"])):
         raise RequestError(f"{name}: ranks under noise have shape {found.shape}; run it again")
-    for entry, rank in zip(record.noise, found, strict=True):
-        where = f"{name}, {entry['kind']} {entry['rate']:g}"
-        _check_metrics(record, entry["metrics"], ranks["user"], rank, where)
+    check_metrics(
+        [entry["metrics"] for entry in record.noise],
+        mean_metrics(ranks["user"], found, recorded_history(record)),
+        [f"{name}, {entry['kind']} {entry['rate']:g}" for entry in record.noise],
+    )
     return found
-
-
-def _check_metrics(
-    record: TrialRecord,
-    metrics: Mapping[str, float],
-    user: NDArray[np.integer],
-    rank: NDArray[np.integer],
-    name: str,
-) -> None:
-    history = recorded_history(record)
-    for metric in metric_names(history):
-        recorded = metrics.get(metric)
-        if recorded is None:
-            continue
-        found = mean_metric(metric, user, rank, history)
-        if not abs(found - recorded) <= _TOLERANCE:  # NaN too
-            raise RequestError(
-                f"{name}: recorded {metric} {recorded:.6f}, its ranks give {found:.6f}; "
-                "run the trial again"
-            )

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentbench.reports.columns import short_name
-from intentbench.reports.figures import lay_out, render_svg, text_inches
+from intentbench.reports.figures import (
+    add_panels,
+    add_titles,
+    label_inches,
+    render_svg,
+    text_inches,
+)
 from intentbench.reports.leaderboard import Row, Section
 from intentbench.results.record import Cost
 
@@ -95,36 +101,42 @@ def draw_costs(section: Section) -> bytes:
     matplotlib.
     """
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
     panels = cost_points(section)
     rows = _ranked(section)
     names = [f"{number}  {row.label}" for number, row in enumerate(rows, 1)]
     width = max(7.0, 1.0 + text_inches(names) + 3.0 * len(panels))
-    size = (width, max(3.4, 0.8 + 0.18 * len(rows)))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    figure = Figure(figsize=(width, max(3.4, 0.8 + 0.18 * len(rows))))
+    margins = (0.8, 0.25 + label_inches(names), 0.3, 0.5)
+    axes = add_panels(figure, len(panels), margins, 0.15)
     for axis, (name, points) in zip(axes, panels.items(), strict=True):
         front = pareto_front(points)
         costs, values = [one.cost for one in front], [one.value for one in front]
         axis.step(costs, values, where="post", color="tab:blue", linewidth=1, zorder=1)
-        for one in points:
-            face = "tab:blue" if one in front else "white"
-            axis.plot(one.cost, one.value, "o", color="tab:blue", markerfacecolor=face, ms=4.5)
+        faces = ["tab:blue" if one in front else "white" for one in points]
+        places = zip(*((one.cost, one.value) for one in points), strict=True)
+        axis.scatter(*places, s=4.5**2, facecolors=faces, edgecolors="tab:blue", linewidths=1)
         axis.margins(0.14)
         _logarithmic(axis, [one.cost for one in points])
         axis.set_xlabel(COSTS[name], fontsize="small")
         axis.tick_params(labelsize="small")
     axes[0].set_ylabel(short_name(section.table.primary))
-    blank = [Line2D([], [], linestyle="none") for _ in rows]
-    style = {"handlelength": 0, "handletextpad": 0, "labelspacing": 0.25, "frameon": False}
-    figure.legend(blank, names, loc="outside right center", fontsize="small", **style)
-    figure.suptitle(
+    # one text of many lines: a legend lays out several boxes a row
+    axes[-1].annotate(
+        "\n".join(names),
+        (1, 0.5),
+        (14, 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="center",
+        fontsize="small",
+        linespacing=1.25,
+    )
+    add_titles(
+        figure,
         f"{section.table.dataset}: accuracy against cost, as measured on "
         f"{'one kind' if len(_machines(section)) == 1 else 'several kinds'} of machine",
-        fontsize="medium",
     )
-    lay_out(figure)  # numbers are placed in what came out
     for axis, points in zip(axes, panels.values(), strict=True):
         _place_numbers(axis, points)
     return render_svg(figure)
@@ -132,17 +144,21 @@ def draw_costs(section: Section) -> bytes:
 
 def _logarithmic(axis: Any, costs: Sequence[float]) -> None:
     """A logarithmic axis labelled with plain numbers, closer where it is short."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
     axis.set_xscale("log")
-    steps = (1.0, 2.0, 5.0) if max(costs) / min(costs) < SHORT else (1.0,)
-    axis.xaxis.set_major_locator(LogLocator(subs=steps))
+    if max(costs) / min(costs) < SHORT:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_minor_locator(NullLocator())
+    else:
+        axis.xaxis.set_major_locator(LogLocator())
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _place_numbers(axis: Any, points: Sequence[Point]) -> None:
     """Write each row's number near its point, where it covers least of points and numbers."""
+    axis.autoscale_view()  # else it waits for the drawing
     scale = 72 / axis.figure.dpi
     spots = [
         tuple(scale * part for part in axis.transData.transform((one.cost, one.value)))
@@ -161,16 +177,9 @@ def _place_numbers(axis: Any, points: Sequence[Point]) -> None:
         )
         best = boxes[_overlaps(boxes, taken).argmin()]
         taken = np.vstack([taken, best])
-        axis.annotate(
-            str(one.number),
-            (one.cost, one.value),
-            (best[0] - x, best[1] - y),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize="x-small",
-            color="0.25",
-        )
+        x, y = best[:2] / (72 * axis.figure.get_size_inches())
+        style = {"ha": "center", "va": "center", "fontsize": "x-small", "color": "0.25"}
+        axis.figure.text(x, y, str(one.number), **style)
 
 
 def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from math import ceil, comb
 from typing import TypeGuard
 
-from intentbench.reports.figures import render_svg, text_inches
+from intentbench.reports.figures import (
+    add_panels,
+    add_titles,
+    label_inches,
+    render_svg,
+    text_inches,
+)
 from intentbench.stats.across import Across
 
 FEWEST = 3
@@ -78,16 +84,18 @@ def draw_critical_difference(across: Across) -> bytes:
     bars = _levels(tied_sets(across), ranks)
     depth = STEP * (1 + max((level for level, _ in bars), default=-1)) + 0.8
     width = 5.0 + 2 * text_inches(order)
-    figure = Figure(figsize=(width, 0.7 + 0.26 * (depth + half)), layout="constrained")
-    axis = figure.subplots()
+    names = [f"{label}  {ranks[label]:.2f}" for label in order]
+    side = 0.12 + label_inches(names)
+    figure = Figure(figsize=(width, 0.58 + 0.26 * (depth + half)))
+    (axis,) = add_panels(figure, 1, (side, side, 0.45, 0.08), 0)
     axis.set_ylim(depth + half - 0.5, -0.3)
     axis.set_xlim(1, len(order))
     axis.xaxis.set_ticks_position("top")
     axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axis.tick_params(labelsize="small")
     axis.yaxis.set_visible(False)
-    for side in ("left", "right", "bottom"):
-        axis.spines[side].set_visible(False)
+    for unused in ("left", "right", "bottom"):
+        axis.spines[unused].set_visible(False)
     axis.spines["top"].set_position(("data", 0))
     for level, members in bars:
         places, height = [ranks[label] for label in members], [STEP * (level + 1)] * len(members)
@@ -110,7 +118,7 @@ def draw_critical_difference(across: Across) -> bytes:
     title = (
         f"mean rank over {len(across.datasets)} datasets; a bar joins models that are not separated"
     )
-    figure.suptitle(title, fontsize="medium")
+    add_titles(figure, title)
     return render_svg(figure)
 
 

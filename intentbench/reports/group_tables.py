@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 
 from intentbench.reports.columns import EMPTY, Column, code, interval, percent, short_name
-from intentbench.reports.figures import draw_interval, relative_limits, render_svg, text_inches
+from intentbench.reports.figures import (
+    add_panels,
+    add_titles,
+    draw_differences,
+    label_inches,
+    label_rows,
+    relative_limits,
+    render_svg,
+    text_inches,
+)
 from intentbench.reports.groups import GroupedRow, Groups
 from intentbench.reports.leaderboard import ALPHA, Section
 from intentbench.stats.contrast import Contrast
@@ -97,23 +106,21 @@ def _draw(
     from matplotlib.figure import Figure
 
     rows = {row.label: row.differences for row in grouped if row.differences}
-    limits = relative_limits([one for found in rows.values() for one in found])
+    limits = relative_limits([one for differences in rows.values() for one in differences])
     panels = len(groups.sizes)
     width = max(5.5, 0.5 + text_inches(rows) + 2.2 * panels)
-    figure = Figure(figsize=(width, 1.4 + 0.24 * len(rows)), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False, sharex=True, sharey=True)[0]
+    figure = Figure(figsize=(width, 1.4 + 0.24 * len(rows)))
+    margins = (0.18 + label_inches(rows), 0.2, 0.62, 0.5)
+    axes = add_panels(figure, panels, margins, 0.2)
     for number, axis in enumerate(axes):
-        axis.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-        for place, found in enumerate(rows.values()):
-            draw_interval(axis, place, found[number], limits, "tab:blue")
+        found = [differences[number] for differences in rows.values()]
+        draw_differences(axis, found, limits, ["tab:blue"] * len(found))
         axis.set_title(
             f"{groups.headings[number]}\n{groups.sizes[number]:,} {unit}", fontsize="small"
         )
         axis.tick_params(labelsize="small")
-    axes[0].set_xlim(limits)
-    axes[0].set_yticks(range(len(rows)), list(rows), fontsize="small")
-    axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    label_rows(axes[0], list(rows))
     name, level = short_name(section.table.primary), percent(1 - ALPHA)
-    figure.supxlabel(f"{name} against {section.reference}, % [{level}]", fontsize="small")
-    figure.suptitle(f"{section.table.dataset}: {title}", fontsize="medium")
+    below = f"{name} against {section.reference}, % [{level}]"
+    add_titles(figure, f"{section.table.dataset}: {title}", below)
     return render_svg(figure)

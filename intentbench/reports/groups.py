@@ -8,13 +8,14 @@ cut by the same rule, a target counting as one interaction.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from intentbench.metrics.users import user_values
 from intentbench.reports.cells import Cell, Table
-from intentbench.stats.contrast import Contrast, contrast
+from intentbench.stats.contrast import Contrast, contrast, find_relative_ends
 
 FEWEST = 2
 """Users without whom there is no variance; a group of fewer joins a neighbour."""
@@ -172,6 +173,7 @@ def _rows(
                     alpha=alpha,
                 )
                 differences[label].append(found)
+    find_relative_ends(chain.from_iterable(differences.values()))
     return [
         GroupedRow(label, tuple(means[label]), tuple(differences[label]) or None) for label in means
     ]

@@ -66,7 +66,8 @@ def extend_history(
         old: what the archive holds.
         tables: what it will hold.
     """
-    now = _standing(tables)
+    old = list(old)
+    now = _standing(tables) if old else {}
     added = []
     for record, ranks in sorted(old, key=lambda result: _place(result[0])):
         if ranks is None:

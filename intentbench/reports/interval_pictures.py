@@ -1,7 +1,19 @@
 """Every row's difference to the reference with its interval, as a picture of a page."""
 
+from typing import Any
+
 from intentbench.reports.columns import FLAGS, percent, short_name
-from intentbench.reports.figures import draw_interval, relative_limits, render_svg, text_inches
+from intentbench.reports.figures import (
+    add_panels,
+    add_titles,
+    draw_differences,
+    label_inches,
+    label_rows,
+    note_rows,
+    relative_limits,
+    render_svg,
+    text_inches,
+)
 from intentbench.reports.leaderboard import ALPHA, Row, Section
 from intentbench.stats.contrast import Contrast, contrast
 
@@ -20,35 +32,46 @@ def draw_intervals(section: Section) -> bytes:
     primary = section.table.primary
     metrics = [primary, *(name for name in section.table.headline if name != primary)]
     labels = [_name(section, row) for row in rows]
+    notes = [str(tier or "-") for tier in tiers] if any(tiers) else []
     width = 0.8 + text_inches(labels) + 3.0 * len(metrics)
-    figure = Figure(figsize=(width, 1.25 + 0.24 * len(rows)), layout="constrained")
-    axes = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
+    figure = Figure(figsize=(width, 1.2 + 0.24 * len(rows)))
+    right = 0.4 + label_inches(notes) if notes else 0.15
+    margins = (0.18 + label_inches(labels), right, 0.5, 0.5)
+    axes = add_panels(figure, len(metrics), margins, 0.12)
+    colours = ["0.6" if tier is None else f"C{(tier - 1) % 10}" for tier in tiers]
     for axis, metric in zip(axes, metrics, strict=True):
         differences = [difference_in(section, row, metric) for row in rows]
         limits = relative_limits([one for one in differences if one])
-        axis.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-        for place, (one, tier) in enumerate(zip(differences, tiers, strict=True)):
-            colour = "0.6" if tier is None else f"C{(tier - 1) % 10}"
-            if place % 2:
-                axis.axhspan(place - 0.5, place + 0.5, color="0.96", zorder=-1, linewidth=0)
-            if one is not None:
-                draw_interval(axis, place, one, limits, colour)
-            elif rows[place].label == section.reference:
-                axis.plot(0, place, "D", color=colour, markersize=4.5)
-        axis.set_xlim(limits)
+        _shade_odd(axis, len(rows))
+        draw_differences(axis, differences, limits, colours)
+        for place, row in enumerate(rows):
+            if row.label == section.reference:
+                axis.plot(0, place, "D", color=colours[place], markersize=4.5)
         axis.set_title(short_name(metric), fontsize="medium")
         axis.tick_params(labelsize="small")
-    axes[0].set_yticks(range(len(rows)), labels, fontsize="small")
-    axes[0].set_ylim(len(rows) - 0.4, -0.6)
-    if any(tiers):
-        right = axes[-1].secondary_yaxis("right")
-        right.set_yticks(range(len(rows)), [str(tier or "-") for tier in tiers], fontsize="small")
-        right.tick_params(length=0)
-        right.set_ylabel(f"tier by {short_name(primary)}", fontsize="small")
-    level = percent(1 - ALPHA)
-    figure.supxlabel(f"against {section.reference} (◆), % [{level}]", fontsize="small")
-    figure.suptitle(f"{section.table.dataset}: differences to the reference", fontsize="medium")
+    label_rows(axes[0], labels)
+    if notes:
+        note_rows(axes[-1], notes, f"tier by {short_name(primary)}")
+    add_titles(
+        figure,
+        f"{section.table.dataset}: differences to the reference",
+        f"against {section.reference} (◆), % [{percent(1 - ALPHA)}]",
+    )
     return render_svg(figure)
+
+
+def _shade_odd(axis: Any, count: int) -> None:
+    """Stripes behind every other row, the panel wide."""
+    from matplotlib.collections import PolyCollection
+
+    stripes = [
+        [(0, place - 0.5), (1, place - 0.5), (1, place + 0.5), (0, place + 0.5)]
+        for place in range(1, count, 2)
+    ]
+    wide = axis.get_yaxis_transform()
+    axis.add_collection(
+        PolyCollection(stripes, facecolor="0.96", linewidth=0, zorder=-1, transform=wide)
+    )
 
 
 def difference_in(section: Section, row: Row, metric: str) -> Contrast | None:

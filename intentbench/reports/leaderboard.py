@@ -20,7 +20,7 @@ from intentbench.reports.noise import Study, measure_noise
 from intentbench.reports.plan import REFERENCE, Plan
 from intentbench.results.record import TrialRecord
 from intentbench.stats.across import Across, compare_across
-from intentbench.stats.contrast import Contrast
+from intentbench.stats.contrast import Contrast, find_relative_ends
 from intentbench.stats.family import Family, compare_all
 
 ALPHA = 0.05
@@ -219,6 +219,7 @@ def _section(table: Table, labels: tuple[str, ...], seeds: tuple[int, ...], plan
     measured = [row.cell for row in rows if row.ranked and row.cell]
     noise = measure_noise(table, measured, table.primary, ALPHA)
     section = Section(table, tuple(rows), family, reference, noise)
+    find_relative_ends(found for row in rows if (found := section.difference(row)))
     return _grouped(section, measured, plan.groups) if plan.groups > 1 and measured else section
 
 
@@ -245,8 +246,7 @@ def _row(table: Table, label: str, cell: Cell | None, seeds: tuple[int, ...], pl
     deviations: dict[str, float | None] = {}
     published: dict[str, dict[str, Any]] = {}
     if cell is not None and cell.records:
-        for metric in table.metrics:
-            by_seed = table.values(cell.ranks, metric).mean(axis=1)
+        for metric, by_seed in cell.means.items():
             means[metric] = float(by_seed.mean())
             deviations[metric] = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
             if (figure := find_published(cell.records[0], metric)) is not None:

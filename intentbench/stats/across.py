@@ -136,10 +136,9 @@ def compare_across(
         for a, b in pairs
     }
     testable = len(datasets) >= TEST_FROM
-    raw = {
-        pair: signed_rank_p(found) if testable and found is not None else None
-        for pair, found in logs.items()
-    }
+    compared = {pair: found for pair, found in logs.items() if testable and found is not None}
+    raw: dict[Pair, float | None] = dict.fromkeys(pairs)
+    raw.update(zip(compared, signed_rank_ps([*compared.values()]), strict=True))
     tested = [raw[pair] if in_family(pair, reference) else None for pair in pairs]
     corrected = dict(zip(pairs, adjust(tested, method), strict=True))
     summaries: dict[Pair, AcrossPair] = {}
@@ -224,21 +223,33 @@ def geometric_mean(
     return exp(centre), exp(centre - margin), exp(centre + margin)
 
 
-def signed_rank_p(differences: NDArray[np.float64]) -> float:
+def signed_rank_ps(several: Sequence[NDArray[np.float64]]) -> list[float]:
     """Two-sided p of Wilcoxon's signed-rank test, exact; zeros are ranked and then dropped (Pratt).
 
     Args:
-        differences: (N,) of two models, one a dataset.
+        several: (N,) differences of two models, one a dataset; the same N throughout.
     """
-    from scipy.stats import permutation_test, rankdata, wilcoxon
+    from scipy.stats import wilcoxon
 
-    sizes = np.abs(differences)
-    if not sizes.any():
-        return 1.0
-    if sizes.all() and len(np.unique(sizes)) == len(sizes):
-        return float(wilcoxon(differences, zero_method="pratt", method="exact").pvalue)
+    sizes = [np.abs(differences) for differences in several]
+    plain = [bool(size.all()) and len(np.unique(size)) == len(size) for size in sizes]
+    p = [
+        1.0 if known or not size.any() else _signs_p(differences)
+        for differences, size, known in zip(several, sizes, plain, strict=True)
+    ]
+    if any(plain):
+        rows = [row for row, known in enumerate(plain) if known]
+        tested = np.stack([several[row] for row in rows])
+        found = wilcoxon(tested, zero_method="pratt", method="exact", axis=1).pvalue
+        for row, value in zip(rows, np.atleast_1d(found), strict=True):
+            p[row] = float(value)
+    return p
 
-    # The tables of the exact test know neither ties nor zeros: all 2^N signs are tried instead.
+
+def _signs_p(differences: NDArray[np.float64]) -> float:
+    """The tables of the exact test know neither ties nor zeros: all 2^N signs are tried instead."""
+    from scipy.stats import permutation_test, rankdata
+
     def statistic(x: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         total: NDArray[np.float64] = (np.sign(x) * rankdata(np.abs(x), axis=axis)).sum(axis=axis)
         return total

@@ -1,20 +1,17 @@
 """Variance components of a crossed layout, and what follows for mean(A) - c * mean(B) at any c."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import stdtrit
 
 Values = NDArray[np.float64]
 """(S, U) a metric: one row a seed, one column a user, users in the same order everywhere."""
 
 _ROUNDING = 1e-9
-_STRIDE = 1.25  # of the search for the ends of an interval
-_STRIDES, _AT_ONCE = 1664, 64  # until squares overflow
-_TINY, _EXACT = 1e-300, 4 * np.finfo(float).eps  # tolerances of a root, absolute and relative
 
 Scalars = Any
 """A float or an array of them."""
@@ -148,6 +145,29 @@ class Theta:
         )
         return cls(a.mean, b.mean, c, n, variance, covariance, variance_b, term_a, term_b)
 
+    @staticmethod
+    def columns(several: Sequence["Theta"]) -> NDArray[np.float64]:
+        """The fields of several, (F, N)."""
+        return np.array(
+            [
+                [
+                    one.mean_a, one.mean_b, one.centre, one.n_users,
+                    one.variance, one.covariance, one.variance_b,
+                    *vars(one.term_a).values(), *vars(one.term_b).values(),
+                ]
+                for one in several
+            ]
+        ).T  # fmt: skip
+
+    @classmethod
+    def of_columns(cls, table: Scalars) -> "Theta":
+        """Several as one whose fields are arrays, from fields (F, …)."""
+        mean_a, mean_b, centre, n_users, variance, covariance, variance_b, *terms = table
+        return cls(
+            mean_a, mean_b, centre, n_users, variance, covariance, variance_b,
+            SeedTerm(*terms[:5]), SeedTerm(*terms[5:]),
+        )  # fmt: skip
+
     def at(self, c: Scalars) -> tuple[Scalars, Scalars, Scalars, Scalars, Scalars]:
         """Estimate, its variance from users, from A's and from B's seeds, and df; of each c."""
         k = c - self.centre
@@ -155,49 +175,14 @@ class Theta:
         weights = [term.constant + term.slope * c * c for term in (self.term_a, self.term_b)]
         return self.mean_a - c * self.mean_b, *self._parts(spread * (spread > 0), weights)
 
-    def ratio_interval(self, alpha: float) -> tuple[float | None, float | None]:
-        """{c - 1 : theta(c) is not separated from 0}, after Fieller.
-
-        Returns:
-            Its ends; (None, None) where the set is unbounded or has a gap. Gaps come from df, which
-            depends on c, and occur with a handful of users; those narrower than a stride of the
-            search are overlooked.
-        """
-        if self.mean_b == 0:
-            return None, None
-        # For large |c| the test is that of mean(B) against 0; if that fails, every c passes.
-        slopes = [self.term_a.slope, self.term_b.slope]
-        if _excess(self.mean_b, *self._parts(self.variance_b, slopes), alpha) <= 0:
-            return None, None
-        low, high = self._edge(-1, alpha), self._edge(1, alpha)
-        if low is None or high is None:
-            return None, None
-        steps = max(abs(low), abs(high), 1.0) * _STRIDE ** np.arange(-25.0, 40.0)
-        beyond = np.concatenate([low - steps, high + steps])
-        if (self._rejection(beyond, alpha) <= 0).any():
-            return None, None
-        return low - 1, high - 1
-
-    def _edge(self, direction: int, alpha: float) -> float | None:
-        """Where rejection begins, going from the estimated ratio in one direction."""
-        middle = self.mean_a / self.mean_b
-        first = max(abs(middle), 1.0) * 1e-4
-        for start in range(0, _STRIDES, _AT_ONCE):
-            with np.errstate(over="ignore", invalid="ignore"):
-                steps = first * _STRIDE ** np.arange(start - 1.0, start + _AT_ONCE)
-                steps[0] *= start > 0  # the ratio itself
-                tried = middle + direction * steps
-                found = np.flatnonzero(self._rejection(tried[1:], alpha) > 0)
-            if len(found):
-                inner, outer = tried[found[0]], tried[found[0] + 1]
-                if self._rejection(inner, alpha) >= 0:  # no error at all: only rounding is left
-                    return float(inner)
-                return float(brentq(self._rejection, inner, outer, (alpha,), _TINY, _EXACT))
-        return None
-
-    def _rejection(self, c: Scalars, alpha: float) -> Scalars:
+    def rejection(self, c: Scalars, alpha: float) -> Scalars:
         """Positive where theta(c) is separated from 0."""
         return _excess(*self.at(c), alpha)
+
+    def far_rejection(self, alpha: float) -> Scalars:
+        """The sign of `rejection` for large |c|: the test is then that of mean(B) against 0."""
+        slopes = [self.term_a.slope, self.term_b.slope]
+        return _excess(self.mean_b, *self._parts(self.variance_b, slopes), alpha)
 
     def _parts(
         self, spread: Scalars, weights: list[Scalars]
@@ -207,13 +192,12 @@ class Theta:
         v_users = spread / self.n_users
         v_a, v_b = (term.variance * weight for term, weight in zip(terms, weights, strict=True))
         total = v_users + (v_a + v_b)
-        nothing = total <= 0  # arithmetic in place of np.where: a root is searched for in floats
+        nothing = total <= 0  # arithmetic in place of np.where, which is slow for floats
         scale = total + nothing
         # Shares of the total, squared: the squares themselves may underflow.
         inverse = (v_users / scale) ** 2 / (self.n_users - 1)
         for term, weight in zip(terms, weights, strict=True):
-            if term.variance > 0:
-                inverse = inverse + (term.ms * weight / scale) ** 2 / term.dof
+            inverse = inverse + (term.variance > 0) * (term.ms * weight / scale) ** 2 / term.dof
         df = 1 / (inverse + nothing / (self.n_users - 1))
         return v_users, v_a, v_b, df
 
@@ -221,6 +205,7 @@ class Theta:
 def _excess(
     est: Scalars, v_users: Scalars, v_a: Scalars, v_b: Scalars, df: Scalars, alpha: float
 ) -> Scalars:
+    """How far an estimate is beyond its margin."""
     return abs(est) - stdtrit(df, 1 - alpha / 2) * (v_users + (v_a + v_b)) ** 0.5
 
 

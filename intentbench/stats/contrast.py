@@ -7,6 +7,7 @@ degrees of freedom after Satterthwaite 1946; interval of the ratio after Fieller
 `docs/statistics.md` for the reasons.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import copysign, inf, sqrt
@@ -17,6 +18,7 @@ from scipy.special import stdtr
 
 from datamodules.errors import RequestError
 from intentbench.stats.components import SeedTerm, Side, Theta, Values, quantile
+from intentbench.stats.ratios import ratio_intervals
 
 BORROWED = "borrowed seed variance"
 USERS_ONLY = "users only, seeds unknown"
@@ -76,7 +78,7 @@ class Contrast:
 
         Searched for when first asked for: of most pairs of a family nobody asks.
         """
-        return self.theta.ratio_interval(self.alpha)
+        return ratio_intervals([self.theta], self.alpha)[0]
 
     @property
     def relative_low(self) -> float | None:
@@ -106,6 +108,18 @@ class Contrast:
         if scale == 0:
             return None
         return quantile(self.df, 1 - self.alpha / 2, 0.80) * self.se / scale
+
+
+def find_relative_ends(contrasts: Iterable[Contrast]) -> None:
+    """Search the `relative_ends` of many together, in a fraction of the time of one by one."""
+    open_: dict[float, list[Contrast]] = {}
+    for one in contrasts:
+        if "relative_ends" not in vars(one):
+            open_.setdefault(one.alpha, []).append(one)
+    for alpha, several in open_.items():
+        ends = ratio_intervals([one.theta for one in several], alpha)
+        for one, found in zip(several, ends, strict=True):
+            vars(one)["relative_ends"] = found  # where the property keeps it
 
 
 def contrast(

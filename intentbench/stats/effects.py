@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from intentbench.stats.components import Values
@@ -43,6 +44,24 @@ class Effect:
     p_worse: float
 
 
+@dataclass(frozen=True)
+class Averages:
+    """Of one model's metric, for any number of effects.
+
+    Attributes:
+        users: (U,) over seeds.
+        seeds: (S,) over users.
+    """
+
+    users: NDArray[np.float64]
+    seeds: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: Values) -> "Averages":
+        """Average (S, U) values."""
+        return cls(values.mean(axis=0), values.mean(axis=1))
+
+
 def measure_effect(a: Values, b: Values, contrast: Contrast) -> Effect:
     """Describe a difference.
 
@@ -51,13 +70,18 @@ def measure_effect(a: Values, b: Values, contrast: Contrast) -> Effect:
         b: (S_B, U) metric of B.
         contrast: of A and B, with c = 1.
     """
-    n_users = a.shape[1]
-    difference = a.mean(axis=0) - b.mean(axis=0)
-    won = int((difference > _SAME).sum())
-    lost = int((difference < -_SAME).sum())
+    return effect_of_averages(Averages.of(a), Averages.of(b), contrast)
+
+
+def effect_of_averages(a: Averages, b: Averages, contrast: Contrast) -> Effect:
+    """As `measure_effect`, from what was averaged already."""
+    n_users = len(a.users)
+    difference = a.users - b.users
+    won = int(np.count_nonzero(difference > _SAME))
+    lost = int(np.count_nonzero(difference < -_SAME))
     tied = n_users - won - lost
     spread = sqrt(contrast.v_users * n_users)
-    of_seeds = a.mean(axis=1)[:, None] - b.mean(axis=1)
+    of_seeds = a.seeds[:, None] - b.seeds
     wins = (of_seeds > _SAME).mean() + (np.abs(of_seeds) <= _SAME).mean() / 2
     rope = ROPE * abs(contrast.mean_b)
     above = _tail(contrast, rope)

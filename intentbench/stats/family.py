@@ -10,7 +10,7 @@ from typing import TypeVar
 from intentbench.stats.components import Values
 from intentbench.stats.contrast import Contrast, contrast_sides, summarise
 from intentbench.stats.correction import Method, adjust
-from intentbench.stats.effects import ROPE, Effect, measure_effect
+from intentbench.stats.effects import ROPE, Averages, Effect, effect_of_averages
 
 Pair = tuple[str, str]
 T = TypeVar("T")
@@ -184,7 +184,8 @@ def compare_all(
     labels = tuple(sorted(values, key=lambda label: (-values[label].mean(), label)))
     sides = {label: summarise(values[label], label in deterministic) for label in labels}
     contrasts = _OnDemand(lambda a, b: contrast_sides(sides[a], sides[b], alpha=alpha))
-    effects = _OnDemand(lambda a, b: measure_effect(values[a], values[b], contrasts[a, b]))
+    averages = {label: Averages.of(own) for label, own in values.items()}
+    effects = _OnDemand(lambda a, b: effect_of_averages(averages[a], averages[b], contrasts[a, b]))
     pairs = list(combinations(labels, 2))
     tested = [contrasts[pair].judged and in_family(pair, reference) for pair in pairs]
     p = [contrasts[pair].p if test else None for pair, test in zip(pairs, tested, strict=True)]

@@ -6,14 +6,21 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 
 from intentbench.reports.cost_pictures import Point, cost_points, costs_line, pareto_front
 from intentbench.reports.curves import curves_line, has_curves
-from intentbench.reports.figures import FAR, relative_limits
+from intentbench.reports.figures import (
+    FAR,
+    add_panels,
+    draw_differences,
+    label_inches,
+    label_rows,
+    relative_limits,
+)
 from intentbench.reports.interval_pictures import difference_in
 from intentbench.reports.leaderboard import Leaderboard, Section, build_leaderboard
 from intentbench.reports.plan import Plan
@@ -127,6 +134,45 @@ def test_a_row_inside_the_axis_has_all_of_its_interval_there() -> None:
     assert high > 44
     # but no interval takes the axis far beyond all rows
     assert relative_limits([difference(5, -40, 900), *near])[1] < 3 * FAR[0]
+
+
+def test_panels_leave_their_margins_and_the_names_fit() -> None:
+    from matplotlib.figure import Figure
+
+    names = ["sasrec_ce_all", "WWWWW", "item_knn†"]
+    figure = Figure(figsize=(9, 3))
+    axes = add_panels(figure, 3, (0.18 + label_inches(names), 0.2, 0.5, 0.4), 0.1)
+    label_rows(axes[0], names)
+    boxes = [axis.get_position() for axis in axes]
+    assert [9 * (1 - boxes[2].x1), 3 * (1 - boxes[0].y1)] == pytest.approx([0.2, 0.5])
+    assert [3 * boxes[1].y0, 9 * (boxes[1].x0 - boxes[0].x1)] == pytest.approx([0.4, 0.1])
+    drawn = [text.get_window_extent() for text in axes[0].texts]
+    assert max(box.width for box in drawn) / figure.dpi == pytest.approx(
+        label_inches(names), abs=0.03
+    )
+    left = min(box.x0 for box in drawn) / figure.dpi
+    assert 0.05 < left < 0.15
+
+
+def test_differences_are_drawn_at_their_rows() -> None:
+    from matplotlib.figure import Figure
+
+    axis: Any = Figure().subplots()
+    found = [
+        difference(5, 2, 60),  # the interval leaves at the right
+        None,
+        difference(-80, -90, -70),  # the row itself is beyond
+        difference(None),
+        difference(-4),
+    ]
+    draw_differences(axis, found, (-10.0, 20.0), ["C0", "C1", "C2", "C3", "C4"])
+    intervals, dots = axis.collections
+    assert [part.tolist() for part in intervals.get_segments()] == [[[2, 0], [60, 0]]]
+    assert dots.get_offsets().tolist() == [[5, 0], [-4, 4]]
+    assert dots.get_facecolors()[1].tolist() == [1, 1, 1, 1]  # hollow: no interval is known
+    marks = [(line.get_marker(), line.get_xydata().tolist()) for line in axis.lines[1:]]
+    assert marks == [("<", [[-10, 2]]), (">", [[20, 0]])]
+    assert [text.get_text() for text in axis.texts] == ["\N{MINUS SIGN}80"]
 
 
 def slow_front(points: list[Point]) -> set[int]:

@@ -19,7 +19,7 @@ from intentbench.stats.across import (
     geometric_mean,
     iman_davenport,
     mean_ranks,
-    signed_rank_p,
+    signed_rank_ps,
 )
 from intentbench.stats.family import Family, compare_all
 
@@ -114,15 +114,18 @@ def test_mean_ranks_share_places() -> None:
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_signed_ranks_are_exact_with_ties_and_zeros(differences: list[int]) -> None:
     given_ = np.array(differences, dtype=np.float64)
-    assert signed_rank_p(given_) == pytest.approx(every_sign(given_))
+    plain = np.arange(1.0, len(given_) + 1)  # beside others, one that scipy's tables know
+    found = signed_rank_ps([plain, given_, -plain])
+    assert found == pytest.approx([every_sign(plain), every_sign(given_), every_sign(plain)])
 
 
 @pytest.mark.parametrize("n", [6, 9, 13])
 def test_signed_ranks_without_ties_are_scipy_s(n: int) -> None:
-    differences = np.random.default_rng(n).normal(0.4, 1, n)
-    expected = stats.wilcoxon(differences, method="exact").pvalue
-    assert signed_rank_p(differences) == pytest.approx(expected)
-    assert signed_rank_p(np.arange(1.0, n + 1)) == 2 / 2**n
+    several = list(np.random.default_rng(n).normal(0.4, 1, (5, n)))
+    expected = [stats.wilcoxon(one, method="exact").pvalue for one in several]
+    assert signed_rank_ps(several) == pytest.approx(expected)
+    assert signed_rank_ps([np.arange(1.0, n + 1)]) == [2 / 2**n]
+    assert signed_rank_ps([]) == []
 
 
 def test_geometric_mean_is_a_t_interval_of_logarithms() -> None:

@@ -1,6 +1,6 @@
 """Every pair of rows of a table, for the page that compares two of them."""
 
-from itertools import combinations
+from itertools import combinations, permutations
 from math import isfinite
 from typing import Any
 
@@ -8,6 +8,7 @@ from intentbench.reports.columns import EMPTY, code, short_name
 from intentbench.reports.site.sections import SectionView
 from intentbench.reports.site.tables import Cell, HtmlTable, make_table, plain_cell
 from intentbench.reports.site.text import inline
+from intentbench.stats.contrast import find_relative_ends
 from intentbench.stats.effects import ROPE
 from intentbench.stats.family import Family
 
@@ -39,6 +40,7 @@ def pairs_data(view: SectionView) -> dict[str, Any]:
         raise ValueError(f"{view.board.name}, {view.dataset}: nothing to compare")
     rows = {row.label: row for row in section.rows}
     tiers = family.tiers()
+    find_relative_ends(family.contrasts[pair] for pair in permutations(family.labels, 2))
     return {
         "metric": short_name(metric),
         "alpha": family.alpha,
