@@ -98,9 +98,9 @@ class Subject:
         """The method after two epochs, in evaluation mode. Shared: checks must not train it."""
         return self.fit().eval()
 
-    def prepared(self, seed: int = 0) -> Recommender:
+    def prepared(self, seed: int = 0, changes: Mapping[str, Any] | None = None) -> Recommender:
         """The method as it is before its first step: shown the training events, E-step done."""
-        model = self.build(seed=seed)
+        model = self.build(seed=seed, changes=changes)
         show_events(model, self.data)
         model.prepare(self.data.training())
         if isinstance(model, GradientRecommender):

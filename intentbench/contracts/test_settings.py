@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules.types import SequenceBatch
-from intentbench.contracts.gradients import same_draws
+from intentbench.contracts.gradients import same_draws, without_dropout
 from intentbench.contracts.subject import Subject, quiet_trainer
 from intentbench.models.base import GradientRecommender
 from intentbench.runner.compiled import CompileLoss
@@ -49,7 +49,7 @@ def test_compiled_loss_equals_the_plain_one(subject: Subject) -> None:
     if not subject.card.gradient:
         pytest.skip("trained without gradients")
     torch.compiler.reset()
-    model = subject.prepared()
+    model = subject.prepared(changes=without_dropout(subject))
     assert isinstance(model, GradientRecommender)
     model.eval()
     batches = list(subject.batches(model).train_dataloader())[:3]
