@@ -120,13 +120,14 @@ def measure_train(options: argparse.Namespace) -> Figures:
     trainer.fit(model, data)
     steps = len(data.train_dataloader())
     rate = (clock.marks[-1] - clock.marks[0]) / (len(clock.marks) - 1)
+    whole = "" if len(clock.marks) == steps else ", extrapolated"
     return {
         "users": data.n_users,
         "items": data.n_items,
         "steps timed": len(clock.marks),
         "CPU ms a step": round(1e3 * rate, 1),
         "steps an epoch": steps,
-        "CPU minutes an epoch, extrapolated": round(rate * steps / 60, 1),
+        f"CPU minutes an epoch{whole}": round(rate * steps / 60, 1),
         "peak, MiB": peak(),
     }
 

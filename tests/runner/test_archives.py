@@ -45,7 +45,11 @@ def _climb(tape: tarfile.TarFile) -> None:
     tape.addfile(tarfile.TarInfo("../outside"))
 
 
-@pytest.mark.parametrize("add", [_link, _climb])
+def _absolute(tape: tarfile.TarFile) -> None:
+    tape.addfile(tarfile.TarInfo("/etc/outside"))
+
+
+@pytest.mark.parametrize("add", [_link, _climb, _absolute])
 def test_archives_that_lead_elsewhere_are_refused(add: object, tmp_path: Path) -> None:
     assert callable(add)
     with tarfile.open(tmp_path / "a.tar", "w") as tape:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from intentbench.cli import main
 from intentbench.results.store import load_ranks, load_records
 from intentbench.runner import bundle_start
+from intentbench.runner.archives import unpack_runs
 from intentbench.runner.bundle_start import check_files, find_lacking
 from tests.runner.conftest import write_spec
 
@@ -33,9 +33,7 @@ def unpacked(tmp_path: Path) -> Path:
     spec = write_spec(tmp_path, {"popularity": {}, "sasrec": {"width": 8}}, seeds=[0])
     arguments = ["--out", str(tmp_path / "runs"), "--set", "training.max_epochs=1"]
     assert main(["pack", str(spec), "-o", str(tmp_path / "b.tar"), *arguments]) == 0
-    with tarfile.open(tmp_path / "b.tar") as tape:
-        tape.extractall(tmp_path / "there", filter="data")
-    return tmp_path / "there" / "toys"
+    return unpack_runs(tmp_path / "b.tar", tmp_path / "there") / "toys"
 
 
 def _start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -75,8 +73,7 @@ def test_the_whole_way(unpacked: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
     again = [*arguments[:2], "--out", str(tmp_path / "merged")]
     assert main(["pack", spec, "-o", str(tmp_path / "again.tar"), *again]) == 0
-    with tarfile.open(tmp_path / "again.tar") as tape:
-        tape.extractall(tmp_path / "second", filter="data")
+    unpack_runs(tmp_path / "again.tar", tmp_path / "second")
     resumed = _start(tmp_path / "second" / "toys")
     assert resumed.returncode == 0, resumed.stderr
     assert "2 trials (2 done)" in resumed.stdout
