@@ -139,10 +139,11 @@ def draw_differences(
         if not _within(one, limits):
             _beyond(axis, place, value, limits, colour)
             continue
-        known = one.relative_low is not None and one.relative_high is not None
         dots.append((value, place, colour))
-        faces.append(colour if known else "white")
-        if one.relative_low is not None and one.relative_high is not None:
+        if one.relative_low is None or one.relative_high is None:
+            faces.append("white")
+        else:
+            faces.append(colour)
             ends.append((place, 100 * one.relative_low, 100 * one.relative_high))
     if ends:
         axis.hlines(*zip(*ends, strict=True), linewidth=1.4, color=SHADE, zorder=2)

@@ -13,8 +13,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from intentbench.metrics.users import user_values
 from intentbench.reports.cells import Cell, Table
+from intentbench.reports.values import user_values
 from intentbench.stats.contrast import Contrast, contrast, find_relative_ends
 
 FEWEST = 2

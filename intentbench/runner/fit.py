@@ -92,7 +92,7 @@ def fit_trial(
         _log.warning("no `pretrained` row: the encoder stays as it was drawn, at random")
     trainer = build_trainer(config, folder, accelerator)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]  # set by Lightning
-    validation = train_to_best(trainer, model, data, folder, find_watches(trainer)[0])
+    validation = train_to_best(trainer, model, data, folder)
     return Fitted(trial, config, data, model, trainer, validation, earlier)
 
 
@@ -127,7 +127,7 @@ def find_watches(trainer: Trainer) -> tuple[EpochWatch, SignWatch]:
 
 
 def train_to_best(
-    trainer: Trainer, model: Recommender, data: SequenceDataModule, folder: Path, watch: EpochWatch
+    trainer: Trainer, model: Recommender, data: SequenceDataModule, folder: Path
 ) -> dict[str, float]:
     """Train, return to the best epoch, and give its validation metrics.
 
@@ -136,14 +136,13 @@ def train_to_best(
         model: untrained.
         data: what it learns from and is validated on.
         folder: where the best checkpoint lies.
-        watch: among the Trainer's callbacks.
     """
     trainer.fit(model, data)
     checkpoint = folder / CHECKPOINT
-    if watch.best:
+    if best := find_watches(trainer)[0].best:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         model.load_state_dict(state["state_dict"])
-        return watch.best
+        return best
     # A method without gradient steps ends its only epoch before Lightning would validate.
     trainer.validate(model, data, verbose=False)
     trainer.save_checkpoint(checkpoint, weights_only=True)

@@ -178,7 +178,7 @@ def _measure_noise(
         other = build_model(config)  # starts from nothing: a spec with both is refused
         kind = "gpu" if model.device.type == "cuda" else "cpu"
         fresh = build_trainer(config, place, kind)
-        train_to_best(fresh, other, rows, place, find_watches(fresh)[0])
+        train_to_best(fresh, other, rows, place)
         return ranker(fresh, other)
 
     plan = read_plan(trial.noise)
