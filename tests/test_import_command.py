@@ -379,3 +379,11 @@ def test_a_row_of_the_benchmark_and_a_file_for_two_seeds_are_refused(
     assert "seeds 0 and 1 have the same ranks" in complaint(own.full, tmp_path, "--seed", 1)
     claims = ("--claims", "ndcg@10=0.9", "--tolerance", "nan", "--verify-only")
     assert "apart" in complaint(own.full, tmp_path, *claims)
+
+
+def test_the_documented_examples_are_there_and_are_python() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    named = set(re.findall(r"\(examples/(\w+\.py)\)", (docs / "submissions.md").read_text()))
+    assert named == {path.name for path in (docs / "examples").glob("*.py")}
+    for name in named:
+        compile((docs / "examples" / name).read_text(), name, "exec")

@@ -60,7 +60,7 @@ def read_rows(
     """Read a file of lists or of ranks.
 
     Args:
-        path: .csv (also .csv.gz) or .parquet.
+        path: .csv (also .csv.gz), .parquet, or a folder of .parquet files, as Spark writes them.
         dataset: whose users and items it names.
         kind: "lists" with columns user, item, score; "ranks" with user, item, rank.
         ids: "original": as the data names them; "prepared": users 0..N-1 and items 1..V.
@@ -98,12 +98,18 @@ def _names(dataset: PreparedDataset, kind: Literal["users", "items"], ids: Ids) 
 def _read(path: Path) -> pl.DataFrame:
     """All of a file; of text nothing is guessed: ids like 007 stay as they are."""
     try:
-        if path.suffix == ".parquet":
+        if path.is_dir():
+            if not (parts := sorted(path.glob("[!._]*.parquet"))):
+                raise FormatError(f"{path}: is a folder without .parquet files")
+            frame = pl.read_parquet(parts)
+        elif path.suffix == ".parquet":
             frame = pl.read_parquet(path)
         elif path.name.endswith((".csv", ".csv.gz")):
             frame = pl.read_csv(path, infer_schema=False)
         else:
-            raise FormatError(f"{path}: can be .csv, .csv.gz or .parquet")
+            raise FormatError(
+                f"{path}: can be .csv, .csv.gz, .parquet or a folder of .parquet files"
+            )
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file") from None
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -134,19 +140,31 @@ def _column(path: Path, frame: pl.DataFrame, name: str, stated: str) -> pl.Serie
 def _look_up(path: Path, column: pl.Series, names: Sequence[str], what: str) -> Ints:
     """(R,) the position of each name."""
     try:
-        texts = column.cast(pl.String)
+        texts = _without_point(column).cast(pl.String)
     except pl.exceptions.PolarsError:
-        raise RequestError(f"{path}: column {column.name!r} holds {column.dtype}, no ids") from None
+        raise RequestError(
+            f"{path}: column {column.name!r} holds {column.dtype}, no ids; a row is one item"
+        ) from None
     found = texts.replace_strict(
         pl.Series(names), pl.int_range(len(names), eager=True), default=None, return_dtype=pl.Int64
     )
     if found.null_count():
         unknown = texts.filter(found.is_null()).unique(maintain_order=True)
+        hint = "see docs/submissions.md on ids"
+        if unknown.str.contains(r"^\d+\.0$").all():
+            hint = "they were written as floating numbers: write them as whole ones"
         raise RequestError(
             f"{path}: {listed(unknown[:_SHOWN].to_list(), len(unknown), what)} not in the prepared "
-            "data; see docs/submissions.md on ids"
+            f"data; {hint}"
         )
     return found.to_numpy()
+
+
+def _without_point(column: pl.Series) -> pl.Series:
+    """Numbers of floating type as whole ones, where all are: frames hold ids like that."""
+    if column.dtype.is_float() and (column.is_finite() & (column.floor() == column)).all():
+        return column.cast(pl.Int64)
+    return column
 
 
 def _numbers(path: Path, column: pl.Series, whole: bool) -> NDArray[np.float64]:

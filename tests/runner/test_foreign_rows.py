@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from datamodules.errors import RequestError
+from datamodules.errors import FormatError, RequestError
 from datamodules.prepare import prepare
 from datamodules.prepared import PreparedDataset, load_prepared
 from intentbench.runner.foreign_rows import ForeignRows, Ids, Kind, read_rows
@@ -56,6 +56,14 @@ def test_ids_of_the_data_are_looked_up(data: PreparedDataset, write: Write) -> N
             {"query_id": [3, 3], "item_id": [4, 5], "rating": [0.5, 0.25]},
             "lists", {"user": "query_id", "item": "item_id", "score": "rating"},
         ),
+        (  # numbers that a frame holds as floating ones, and pandas' categories
+            {
+                "user": pl.Series([3.0, 3.0], dtype=pl.Float32),
+                "item": pl.Series(["4", "5"], dtype=pl.Categorical),
+                "score": pl.Series([0.5, 0.25], dtype=pl.Float32),
+            },
+            "lists", {},
+        ),
         (
             {"user": [3, 3], "item": [4, 5], "place": [1, 2]},
             "ranks", {"rank": "place"},
@@ -63,7 +71,7 @@ def test_ids_of_the_data_are_looked_up(data: PreparedDataset, write: Write) -> N
     ],
 )  # fmt: skip
 def test_columns_may_have_other_names_and_types(
-    frame: dict[str, list[object]],
+    frame: dict[str, list[object] | pl.Series],
     kind: Kind,
     columns: dict[str, str],
     data: PreparedDataset,
@@ -100,6 +108,9 @@ def test_ids_are_texts_also_where_they_look_like_numbers(
         ("user,item,score\nx,4,1\ny,4,1\nz,4,1\nq,4,1\n", ["4 users ('x', 'y', 'z', …)"]),
         ("user,item,score\n3,4,1\n3,99999,1\n", ["1 item ('99999')", "not in the prepared"]),
         ("user,item,score\n3,0,1\n", ["1 item ('0')"]),
+        ("user,item,score\n3.0,4,1\n", ["1 user ('3.0')", "floating numbers: write them as whole"]),
+        ("user,item,score\n3.0,4,1\nx,4,1\n", ["2 users ('3.0', 'x')", "submissions.md on ids"]),
+        ("user,item,score\n3,[PAD],1\n", ["1 item ('[PAD]')", "not in the prepared"]),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("ids", ["prepared", "original"])
@@ -135,7 +146,10 @@ def test_scores_may_be_infinite_until_it_is_known_whose(
     [
         ("score", [True], "holds Boolean, no numbers"),
         ("score", [[1.0]], "no numbers"),
-        ("user", [[3]], "no ids"),
+        ("user", [[3]], r"holds List\(Int64\), no ids; a row is one item"),
+        ("item", [4.5], r"1 item \('4.5'\) not in"),
+        ("item", [1e300], "holds Float64, no ids"),
+        ("item", [float("nan")], r"1 item \('NaN'\) not in"),
         ("user", [None], "is empty in 1 rows"),
     ],
 )
@@ -159,3 +173,17 @@ def test_a_file_that_is_not_there(data: PreparedDataset, tmp_path: Path) -> None
     for name in ("none.csv", "none.parquet"):
         with pytest.raises(RequestError, match="no such file"):
             read_rows(tmp_path / name, data, "lists", "original", {})
+
+
+def test_a_folder_as_spark_writes_it(data: PreparedDataset, tmp_path: Path) -> None:
+    folder = tmp_path / "lists.parquet"
+    folder.mkdir()
+    with pytest.raises(FormatError, match=r"a folder without \.parquet files"):
+        read_rows(folder, data, "lists", "prepared", {})
+    for part, item in enumerate([5, 4]):
+        frame = pl.DataFrame({"user": [3], "item": [item], "score": [0.5]})
+        frame.write_parquet(folder / f"part-{part:05}-c0.snappy.parquet")
+        (folder / f".part-{part:05}-c0.snappy.parquet.crc").write_bytes(b"crc\0")
+    (folder / "_SUCCESS").touch()
+    found = _values(read_rows(folder, data, "lists", "prepared", {}))
+    assert found == [(3, 5, 0.5), (3, 4, 0.5)]
