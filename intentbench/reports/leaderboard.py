@@ -116,6 +116,11 @@ class Section:
         """Of all trials that are done."""
         return [record for row in self.rows for record in row.records]
 
+    @property
+    def tried(self) -> "Section":
+        """Without the rows that nothing is known of, not even a failure."""
+        return replace(self, rows=tuple(row for row in self.rows if row.cell is not None))
+
     def difference(self, row: Row) -> Contrast | None:
         """A ranked row against the reference; None for the reference itself."""
         if self.family is None or not row.ranked or row.label == self.reference:

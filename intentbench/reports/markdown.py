@@ -88,7 +88,7 @@ def render_markdown(board: Leaderboard, replaced: str = "") -> str:
 
 
 def _section(section: Section, board: Leaderboard) -> list[str]:
-    accuracy = [*accuracy_columns(section), *_telling(published_columns(section))]
+    accuracy = [*accuracy_columns(section.tried), *_telling(published_columns(section.tried))]
     lines = [f"## {section.table.dataset}", "", *_pipe_table(accuracy), ""]
     dataset = section.table.dataset
     if section.family:

@@ -26,7 +26,9 @@ def gaps(section: Section, reference: str) -> list[str]:
         section: of the page.
         reference: the label that was asked for, "" for none.
     """
-    lines = [f"**Incomplete:** {_gap(row)}" for row in section.rows if _gap(row)]
+    never = [code(row.label) for row in section.rows if row.cell is None]
+    lines = [f"**Not run:** {', '.join(never)}."] if never else []
+    lines += [f"**Incomplete:** {_gap(r)}" for r in section.rows if r.cell and not r.complete]
     if reference and section.reference and section.reference != reference:
         lines.append(
             f"**The reference {code(reference)} has no result here:** differences are against the "
@@ -36,12 +38,8 @@ def gaps(section: Section, reference: str) -> list[str]:
 
 
 def _gap(row: Row) -> str:
-    if row.cell is None:
-        return f"{code(row.label)}: not run."
-    if row.complete:
-        return ""
     present = {record.seed for record in row.records}
-    failed = {record.seed: record.reason for record in row.cell.failed}
+    failed = {record.seed: record.reason for record in row.cell.failed} if row.cell else {}
     reasons = [f"seed {seed} failed: {code(reason)}" for seed, reason in failed.items()]
     absent = [str(seed) for seed in row.seeds if seed not in present | failed.keys()]
     if absent:
@@ -240,17 +238,23 @@ def data_lines(section: Section) -> list[str]:
 
 
 def environment_lines(section: Section) -> list[str]:
-    """Machines and versions, each once, with the dates of the trials."""
+    """Machines and versions, each once with its commits, and the dates of the trials."""
     records = section.records
     if not records:
         return []
-    places = Counter(_environment(record.environment) for record in records)
+    places: dict[str, Counter[str]] = {}
+    for record in records:
+        commits = places.setdefault(_environment(record.environment), Counter())
+        commits[_commit(record.environment)] += 1
     days = sorted(record.finished[:10] for record in records if record.finished)
     when = f" Trials finished {days[0]} to {days[-1]} (UTC)." if days else ""
     several = len(places) > 1
     return [
-        "Environment" + (f" of {count} trials" if several else "") + f": {text}." + when
-        for text, count in sorted(places.items())
+        "Environment"
+        + (f" of {_trials(commits.total())}" if several else "")
+        + f": {'; '.join(filter(None, [text, _commits(commits)])) or 'not recorded'}."
+        + when
+        for text, commits in sorted(places.items())
     ]
 
 
@@ -265,10 +269,25 @@ def _environment(found: Mapping[str, Any]) -> str:
         parts.append(
             f"device {found.get('device')}, {found['threads']} of {found.get('cores')} cores"
         )
-    if found.get("commit"):
-        changed = " with uncommitted changes" if found.get("dirty") else ""
-        parts.append(f"commit {code(found['commit'][:12])}{changed}")
-    return "; ".join(parts) or "not recorded"
+    return "; ".join(parts)
+
+
+def _commit(found: Mapping[str, Any]) -> str:
+    if not found.get("commit"):
+        return ""
+    changed = " with uncommitted changes" if found.get("dirty") else ""
+    return f"{code(found['commit'][:12])}{changed}"
+
+
+def _commits(found: Counter[str]) -> str:
+    if len(found) == 1:
+        return "".join(f"commit {commit}" for commit in found if commit)
+    named = (f"{commit or 'not known'} ({_trials(n)})" for commit, n in sorted(found.items()))
+    return f"commits {', '.join(named)}"
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'' if count == 1 else 's'}"
 
 
 def _words(name: str) -> str:

@@ -98,12 +98,9 @@ def _part(block: Block, names: Mapping[str, Cell], heading: str) -> Part:
 
 def _row_names(view: SectionView) -> dict[str, Cell]:
     """First cell of a row as the Markdown page has it to the same as a link to the method."""
-    texts = row_name(view.section)[1]
-    return {
-        text: row_link(row, ROOT)
-        for text, row in zip(texts, view.section.rows, strict=True)
-        if row.cell
-    }
+    tried = view.section.tried
+    texts = row_name(tried)[1]
+    return {text: row_link(row, ROOT) for text, row in zip(texts, tried.rows, strict=True)}
 
 
 def _main_table(
@@ -111,7 +108,7 @@ def _main_table(
 ) -> HtmlTable:
     """The first table: rows with a place of their own, metrics sorted by all their digits."""
     table = from_columns(MAIN, columns, names)
-    rows = view.section.rows
+    rows = view.section.tried.rows
     exact = {short_name(metric): metric for metric in view.section.table.metrics}
     metrics = [exact.get(heading) for heading, _ in columns]
     heading = view.difference_heading

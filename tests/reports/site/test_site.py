@@ -175,8 +175,9 @@ def test_the_leaderboard_shows_the_figures_of_its_json(
 ) -> None:
     for number, section in enumerate(figures.values()):
         table = _main(pages["boards/wide.html"], number)
-        assert len(table.rows) == len(section["rows"])
-        for place, row in enumerate(section["rows"]):
+        tried = [row for row in section["rows"] if row["method"]]
+        assert len(table.rows) == len(tried)
+        for place, row in enumerate(tried):
             name = table.rows[place][0][0]
             assert name == row["label"] + (" (ceiling)" if row["ceiling"] else "")
             for metric, heading in (("ndcg@10", "NDCG@10"), ("hit_rate@5", "HR@5")):
