@@ -25,9 +25,13 @@ def _section(runs: Path, environments: list[dict[str, Any]]) -> Section:
 
 
 def test_commits_of_one_machine_share_a_line(tmp_path: Path) -> None:
-    machine = {"python": "3.11.9", "cpu": "Some CPU"}
-    commits = [{"commit": "a" * 40}, {"commit": "b" * 40, "dirty": True}, {"commit": "a" * 40}]
-    section = _section(tmp_path, [{**machine, **commit} for commit in commits])
+    machine: dict[str, Any] = {"python": "3.11.9", "cpu": "Some CPU"}
+    commits: list[dict[str, Any]] = [
+        {"commit": "a" * 40},
+        {"commit": "b" * 40, "dirty": True},
+        {"commit": "a" * 40},
+    ]
+    section = _section(tmp_path, [machine | commit for commit in commits])
     (line,) = environment_lines(section)
     assert line.startswith(
         "Environment: Python 3.11.9; Some CPU; commits `aaaaaaaaaaaa` (2 trials), "
