@@ -151,11 +151,11 @@ def _range(row: Row, metric: str) -> str:
 
 def sign_lines(section: Section) -> list[str]:
     """What went wrong in training that no metric shows, by row and seed."""
-    seen: dict[tuple[str, str], list[int]] = {}
+    seen: dict[tuple[str, str], set[int]] = {}  # a seed may have a sign twice
     for record in section.records:
         for sign in record.signs:
             name = sign.partition(":")[0]
-            seen.setdefault((record.label, name), []).append(record.seed)
+            seen.setdefault((record.label, name), set()).add(record.seed)
     return [
         f"Sign of trouble in {code(label)}: {name} (seed {', '.join(map(str, sorted(seeds)))})."
         for (label, name), seeds in seen.items()

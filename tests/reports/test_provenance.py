@@ -8,7 +8,7 @@ from intentbench.reports.cells import read_results
 from intentbench.reports.leaderboard import Section, build_leaderboard
 from intentbench.reports.markdown import render_markdown
 from intentbench.reports.plan import Plan
-from intentbench.reports.provenance import environment_lines
+from intentbench.reports.provenance import environment_lines, sign_lines
 from tests.reports.fake_runs import KNN, POPULARITY, SASREC, write_runs
 
 PLAN = Plan(datasets=("beauty",), labels=("sasrec_ce_all", "item_knn", "popularity", "a", "b"))
@@ -50,6 +50,20 @@ def test_machines_have_a_line_each(tmp_path: Path) -> None:
 def test_nothing_recorded_is_said(tmp_path: Path) -> None:
     (line,) = environment_lines(_section(tmp_path, [{}, {}, {}]))
     assert line.startswith("Environment: not recorded. ")
+
+
+def test_a_seed_is_named_once_a_sign(tmp_path: Path) -> None:
+    write_runs(tmp_path, [SASREC], ["beauty"], seeds=range(3))
+    twice = ["intent collapse: cosine 1", "intent collapse: share 0.93", "overfitting: late"]
+    results = [
+        (replace(record, signs=twice if record.seed else []), ranks)
+        for record, ranks in read_results(tmp_path)
+    ]
+    section = build_leaderboard("board", Plan(), results).sections[0]
+    assert sign_lines(section) == [
+        "Sign of trouble in `sasrec_ce_all`: intent collapse (seed 1, 2).",
+        "Sign of trouble in `sasrec_ce_all`: overfitting (seed 1, 2).",
+    ]
 
 
 def test_rows_without_a_trial_are_named_and_not_shown(tmp_path: Path) -> None:
