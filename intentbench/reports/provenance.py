@@ -28,7 +28,11 @@ def gaps(section: Section, reference: str) -> list[str]:
     """
     never = [code(row.label) for row in section.rows if row.cell is None]
     lines = [f"**Not run:** {', '.join(never)}."] if never else []
-    lines += [f"**Incomplete:** {_gap(r)}" for r in section.rows if r.cell and not r.complete]
+    lacking: dict[str, list[str]] = {}
+    for row in section.rows:
+        if row.cell is not None and not row.complete:
+            lacking.setdefault(_gap(row), []).append(code(row.label))
+    lines += [f"**Incomplete:** {', '.join(labels)}: {gap}" for gap, labels in lacking.items()]
     if reference and section.reference and section.reference != reference:
         lines.append(
             f"**The reference {code(reference)} has no result here:** differences are against the "
@@ -44,7 +48,7 @@ def _gap(row: Row) -> str:
     absent = [str(seed) for seed in row.seeds if seed not in present | failed.keys()]
     if absent:
         reasons.append(f"seed {', '.join(absent)} not run")
-    return f"{code(row.label)}: {len(row.records)}/{row.wanted} seeds; {'; '.join(reasons)}."
+    return f"{len(row.records)}/{row.wanted} seeds; {'; '.join(reasons)}."
 
 
 def stale_lines(section: Section) -> list[str]:

@@ -8,7 +8,7 @@ from intentbench.reports.cells import read_results
 from intentbench.reports.leaderboard import Section, build_leaderboard
 from intentbench.reports.markdown import render_markdown
 from intentbench.reports.plan import Plan
-from intentbench.reports.provenance import environment_lines, sign_lines
+from intentbench.reports.provenance import environment_lines, gaps, sign_lines
 from tests.reports.fake_runs import KNN, POPULARITY, SASREC, write_runs
 
 PLAN = Plan(datasets=("beauty",), labels=("sasrec_ce_all", "item_knn", "popularity", "a", "b"))
@@ -75,3 +75,15 @@ def test_rows_without_a_trial_are_named_and_not_shown(tmp_path: Path) -> None:
     page = render_markdown(board)
     assert "- **Not run:** `a`, `b`.\n" in page
     assert "| `a` |" not in page
+
+
+def test_rows_that_lack_the_same_seeds_share_a_line(tmp_path: Path) -> None:
+    write_runs(tmp_path, [SASREC], ["beauty"], seeds=range(2))
+    write_runs(tmp_path, [replace(SASREC, label="item_knn")], ["beauty"], seeds=range(2))
+    write_runs(tmp_path, [replace(SASREC, label="popularity")], ["beauty"], seeds=range(1))
+    plan = replace(PLAN, labels=PLAN.labels[:3], seeds=(0, 1, 2))
+    section = build_leaderboard("board", plan, read_results(tmp_path)).sections[0]
+    assert sorted(gaps(section, "")) == [
+        "**Incomplete:** `item_knn`, `sasrec_ce_all`: 2/3 seeds; seed 2 not run.",
+        "**Incomplete:** `popularity`: 1/3 seeds; seed 1, 2 not run.",
+    ]
