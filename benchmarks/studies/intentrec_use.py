@@ -106,7 +106,7 @@ def rank_items(model: IntentRec, batch: EvaluationBatch, queries: Tensor) -> Ten
     return scores.topk(min(LISTED, scores.shape[1] - 1)).indices
 
 
-def item_labels(field: IntentLabels, table: EventTable) -> Bools | None:
+def item_labels(field: IntentLabels, table: EventTable, n_items: int) -> Bools | None:
     """(V + 1, d) the labels of each item; None where it is not items that decide them."""
     if field.kind == "multi":
         labels: Bools = field.labels.numpy()
@@ -114,7 +114,7 @@ def item_labels(field: IntentLabels, table: EventTable) -> Bools | None:
     count = len(table.items)
     given = field.labels[:count].numpy()
     real = given >= 0
-    found = np.zeros((int(table.items.max()) + 1, len(field.names)), bool)
+    found = np.zeros((n_items + 1, len(field.names)), bool)
     found[table.items.numpy()[real], given[real]] = True
     return found if found.sum(1).max(initial=0) <= 1 else None
 
@@ -263,7 +263,7 @@ def study(
     reading = read(model, data)
     known = model.known(torch.device("cpu"))
     fields = {field.name: field for field in model.predicted(known)}
-    of_items = {n: item_labels(field, known.table) for n, field in fields.items()}
+    of_items = {n: item_labels(f, known.table, data.n_items) for n, f in fields.items()}
     found: dict[str, Any] = {"queries": len(reading.users), "agreement": {}, "steering": {}}
     for name, labels in of_items.items():
         if labels is not None:

@@ -62,21 +62,21 @@ def _build(data: SequenceDataModule, **arguments: Any) -> IntentRec:
 def _category(data: SequenceDataModule) -> tuple[Any, tuple[str, ...]]:
     """The category of each item as the script finds it, and its names."""
     table = build_events(data.dataset, FIELDS)
-    return script.item_labels(table.intents[1], table), table.intents[1].names
+    return script.item_labels(table.intents[1], table, data.n_items), table.intents[1].names
 
 
 def test_labels_that_items_decide_are_found_and_others_not(data: SequenceDataModule) -> None:
     table = build_events(data.dataset, FIELDS)
     action, category = table.intents
-    assert script.item_labels(action, table) is None  # an item is viewed and bought
-    found = script.item_labels(category, table)
+    assert script.item_labels(action, table, data.n_items) is None  # an item is viewed and bought
+    found = script.item_labels(category, table, data.n_items)
     for event, item in enumerate(table.items.tolist()):
         label = int(category.labels[event])
         wanted = [] if label < 0 else [label]
         assert label < 0 or np.flatnonzero(found[item]).tolist() == wanted
     held = torch.tensor([[False, False], [True, False], [True, True]])
     several = IntentLabels("genre", "multi", ("a", "b"), held, torch.zeros(0))
-    assert script.item_labels(several, table).tolist() == held.tolist()
+    assert script.item_labels(several, table, 2).tolist() == held.tolist()
 
 
 def test_agreement_against_a_count() -> None:
