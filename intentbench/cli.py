@@ -77,7 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             run_lightning(given)
             return 0
-        options = _parser().parse_args(given)
+        options, unknown = _parser().parse_known_args(given)
+        if unknown:  # argparse itself would name the whole program's help, not the command's
+            options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except SystemExit as leaving:
@@ -105,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, (module, help_) in COMMANDS.items():
         command = commands.add_parser(name, help=help_, description=help_)
-        command.set_defaults(command=module.run)
+        command.set_defaults(command=module.run, parser=command)
         module.add_arguments(command)
     for name in LIGHTNING:
         commands.add_parser(name, help=f"{name} one model, see `intentbench {name} --help`")

@@ -57,6 +57,12 @@ def test_list_and_help_load_no_torch() -> None:
         assert done.returncode == 0, done.stderr.decode()
 
 
+def test_an_unknown_option_names_the_help_of_its_command(complaint: Complaint) -> None:
+    assert complaint("report", "runs", "--nmae", "x") == (
+        "intentbench report: unrecognized arguments: --nmae x; see `intentbench report --help`"
+    )
+
+
 def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     text = capsys.readouterr().out
