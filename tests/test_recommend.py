@@ -8,7 +8,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-import yaml
 
 from datamodules.prepare import prepare
 from datamodules.prepared import TEST, load_prepared
@@ -19,6 +18,7 @@ from intentbench.models.intent_sequence import IntentSequence
 from intentbench.models.intentrec import IntentRec
 from intentbench.nn.reading import Reading
 from intentbench.runner.recommend import load_trained, predict_intents, recommend
+from tests.trials import train_rows
 
 NARROW = {"width": 16, "item_width": 8, "blocks": 1}
 FIELDS = {"action": "behaviour", "category": "value:category:16"}
@@ -27,22 +27,11 @@ FIELDS = {"action": "behaviour", "category": "value:category:16"}
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of a small trained SASRec, whose scores have no ties, and of an IntentRec."""
-    root = tmp_path_factory.mktemp("recommend")
-    spec = {
-        "name": "lists",
-        "datasets": ["synthetic-tiny"],
-        "models": {
-            "sasrec": {"loss": "ce", "width": 16, "dropout": 0.1},
-            "intentrec": {**NARROW, "fields": FIELDS, "short_width": 8, "intent_width": 8},
-        },
-        "seeds": [0],
-        "training": {"max_epochs": 3},
+    models = {
+        "sasrec": {"loss": "ce", "width": 16, "dropout": 0.1},
+        "intentrec": {**NARROW, "fields": FIELDS, "short_width": 8, "intent_width": 8},
     }
-    (root / "spec.yaml").write_text(yaml.safe_dump(spec))
-    arguments = ["--out", str(root / "runs"), "--leaderboards", str(root / "pages")]
-    assert main(["run", str(root / "spec.yaml"), *arguments]) == 0
-    found = root.glob("runs/synthetic-tiny/*/*/best.ckpt")
-    return {path.parents[1].name: path.parent for path in found}
+    return train_rows(tmp_path_factory.mktemp("recommend"), models, max_epochs=3)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ the agreement alone is measured, which is what V1 and V3 are compared in.
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +84,7 @@ def read(model: IntentRec, data: SequenceDataModule) -> Reading:
             "users": batch.users,
             "keys": batch.key,
             "lengths": (batch.history != PAD).sum(1),
-            "first": rank_items(model, batch, reading.queries)[:, 0],
+            "first": model.recommend(batch, 1)[0][:, 0],
         }
         shares = model.heads.distributions(reading.logits) if model.predicts else []
         for name, share in zip(model.predicts, shares, strict=True):
@@ -96,14 +96,6 @@ def read(model: IntentRec, data: SequenceDataModule) -> Reading:
     predicted = {name: found[f"predicted {name}"] for name in model.predicts}
     known = (found[name] for name in ("users", "keys", "lengths"))
     return Reading(*known, predicted, found["first"], found.get("mixture"), found.get("attention"))
-
-
-def rank_items(model: IntentRec, batch: EvaluationBatch, queries: Tensor) -> Tensor:
-    """(B, `LISTED`) the items ranked first, of those that the protocol ranks."""
-    scores = queries @ model.item_table().T
-    scores[:, PAD] = -torch.inf
-    scores.scatter_(1, batch.masked, -torch.inf)
-    return scores.topk(min(LISTED, scores.shape[1] - 1)).indices
 
 
 def item_labels(field: IntentLabels, table: EventTable, n_items: int) -> Bools | None:
@@ -223,13 +215,10 @@ def measure_steering(
     shares: dict[int | None, list[Floats]] = {which: [] for which in (None, *steered)}
     for batch in data.test_dataloader():
         for which, found in shares.items():
-            if which is None:
-                queries = model.encode(batch)
-            else:
-                with told(mixture, batch, number, which):
-                    queries = model.encode(batch)
-            listed = rank_items(model, batch, queries).numpy()
-            found.append(labels[listed][:, :, steered].mean(1))
+            telling = nullcontext() if which is None else told(mixture, batch, number, which)
+            with telling:
+                listed, _ = model.recommend(batch, LISTED)
+            found.append(labels[listed.numpy()][:, :, steered].mean(1))
     share = {which: np.concatenate(found) for which, found in shares.items()}  # (Q, steered)
     result = {}
     for column, label in enumerate(steered):

@@ -1,23 +1,14 @@
 """The study of the gate's power: planted losses are what they are called, and the rates hold."""
 
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from intentbench.stats.gate import Verdict
+from tests.studies.scripts import load_script
 
-
-def _script() -> Any:
-    """The study that docs/gate.md quotes; its folder is no package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks/studies")
-        return import_module("gate_power")
-
-
-study = _script()
+study = load_script("gate_power")
 
 
 def many_means(spread: float, shift: float = 0.0) -> Any:

@@ -2,14 +2,12 @@
 
 import json
 from collections import Counter
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import nn
 
@@ -17,21 +15,14 @@ from datamodules.prepare import prepare
 from datamodules.prepared import TEST, PreparedDataset, load_prepared
 from datamodules.sequence import SequenceDataModule
 from datamodules.types import PAD
-from intentbench.cli import main
 from intentbench.contracts.subject import quiet_trainer
 from intentbench.metrics.formulas import compute_metric
 from intentbench.models.igr_sr import IGRSR
 from tests.datamodules.toy_events import prepared, random_log
+from tests.studies.scripts import load_script
+from tests.trials import train_rows
 
-
-def _script(name: str) -> Any:
-    """A script of benchmarks/studies, whose folder is no package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks/studies")
-        return import_module(name)
-
-
-linear, script = _script("linear_probes"), _script("intent_probes")
+linear, script = load_script("linear_probes"), load_script("intent_probes")
 
 SHAPE: dict[str, Any] = {
     "window": 12,
@@ -404,23 +395,12 @@ def test_a_model_that_ignores_intents_loses_nothing(dataset: PreparedDataset) ->
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of two finished trials by label."""
-    root = tmp_path_factory.mktemp("probes")
     small = {"width": 16, "blocks": 1, "dropout": 0.1}
-    spec = {
-        "name": "probes",
-        "datasets": ["synthetic-tiny"],
-        "models": {
-            "sasrec": {"layout": "prefix", "loss": "ce", "encoder": "bert", **small},
-            "igr_sr": {"pretrained": "sasrec", "num_intents": 2, **small},
-        },
-        "seeds": [0],
-        "training": {"max_epochs": 2},
+    models = {
+        "sasrec": {"layout": "prefix", "loss": "ce", "encoder": "bert", **small},
+        "igr_sr": {"pretrained": "sasrec", "num_intents": 2, **small},
     }
-    (root / "spec.yaml").write_text(yaml.safe_dump(spec))
-    arguments = ["--out", str(root / "runs"), "--leaderboards", str(root / "pages")]
-    assert main(["run", str(root / "spec.yaml"), *arguments]) == 0
-    folders = root.glob("runs/synthetic-tiny/*/*/best.ckpt")
-    return {path.parents[1].name: path.parent for path in folders}
+    return train_rows(tmp_path_factory.mktemp("probes"), models, max_epochs=2)
 
 
 def _call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:

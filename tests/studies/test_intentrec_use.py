@@ -1,14 +1,12 @@
 """The study of IntentRec's predictions, against slow readings and what must come out."""
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from datamodules.events import IntentLabels, build_events
@@ -16,8 +14,9 @@ from datamodules.prepare import prepare
 from datamodules.prepared import PreparedDataset, load_prepared
 from datamodules.sequence import SequenceDataModule
 from datamodules.types import PAD
-from intentbench.cli import main
 from intentbench.models.intentrec import IntentRec
+from tests.studies.scripts import load_script
+from tests.trials import train_rows
 
 FIELDS = {"action": "behaviour", "category": "value:category:16"}
 SHAPE: dict[str, Any] = {
@@ -32,14 +31,7 @@ SHAPE: dict[str, Any] = {
 }
 
 
-def _script() -> Any:
-    """The script, whose folder is no package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks/studies")
-        return import_module("intentrec_use")
-
-
-script = _script()
+script = load_script("intentrec_use")
 
 
 @pytest.fixture(scope="module")
@@ -205,26 +197,15 @@ def test_steering_against_one_query_at_a_time(data: SequenceDataModule) -> None:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of finished trials by label."""
-    root = tmp_path_factory.mktemp("use")
     small = {**SHAPE, "method": "intentrec"}
     del small["window"]
-    spec = {
-        "name": "use",
-        "datasets": ["synthetic-tiny"],
-        "models": {
-            "popularity": {},
-            "v0": {**small, "intents": []},
-            "v1": {**small, "hierarchical": False, "short_term_window": None},
-            "v3": small,
-        },
-        "seeds": [0],
-        "training": {"max_epochs": 2},
+    models = {
+        "popularity": {},
+        "v0": {**small, "intents": []},
+        "v1": {**small, "hierarchical": False, "short_term_window": None},
+        "v3": small,
     }
-    (root / "spec.yaml").write_text(yaml.safe_dump(spec))
-    arguments = ["--out", str(root / "runs"), "--leaderboards", str(root / "pages")]
-    assert main(["run", str(root / "spec.yaml"), *arguments]) == 0
-    folders = root.glob("runs/synthetic-tiny/*/*/best.ckpt")
-    return {path.parents[1].name: path.parent for path in folders}
+    return train_rows(tmp_path_factory.mktemp("use"), models, max_epochs=2)
 
 
 def _call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
