@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Layout = Literal["all", "prefix", "pair"]
-Targets = Literal["last", "every"]
+Targets = Literal["last", "every", "final"]
 Groups = tuple[tuple[int, int, int], ...]
 
 GROUP_COST = 300
@@ -73,7 +73,8 @@ def training_rows(
             last position the target; "pair" one row an event, which is its own target.
         window: inputs of a row at most, N in the papers.
         targets: "last": only the user's last `window` inputs make targets (the papers' code);
-            "every": each event but the first is a target once, after its last `window` inputs.
+            "every": each event but the first is a target once, after its last `window` inputs;
+            "final": only the user's last event is a target, of one row in either layout.
 
     Returns:
         The rows, user by user. Users with fewer than two training events give none, except in
@@ -84,6 +85,10 @@ def training_rows(
         start = _ranges(begin, counts)
         return TrainingRows(users, start, start + 1, start, shift=0)
     pairs = np.maximum(counts - 1, 0)  # inputs that have a successor
+    if targets == "final":
+        head = np.flatnonzero(pairs)
+        last = begin[head] + pairs[head] - 1
+        return TrainingRows(head, np.maximum(last + 1 - window, begin[head]), last + 1, last)
     base = begin + np.maximum(pairs - window, 0) if targets == "last" else begin
     pairs = begin + pairs - base
     if layout == "all":

@@ -24,7 +24,8 @@ class SequenceDataModule(pl.LightningDataModule):
             "prefix" one row a target; "pair" one row an event, its own target.
         window: inputs of a row at most (N in the papers).
         targets: "last": only the last `window` inputs of a user make training targets, as in the
-            papers' code; "every": every event but the first does, after its last `window` inputs.
+            papers' code; "every": every event but the first does, after its last `window` inputs;
+            "final": the last event alone, one target a user.
         batch_size: training rows a step and process.
         evaluation_batch_size: queries ranked at once.
         mask_history: whether ranking excludes what the user already had.

@@ -56,17 +56,20 @@ class ClusterMembers(nn.Module):
         return self._prefixes
 
     def fit(self, encode: Callable[[Tensor], Tensor]) -> None:
-        """Encode every prefix, move the centroids, and list the members of each cluster.
+        """Cluster every prefix, and list the members of each cluster.
 
         Args:
             encode: (b, w) items -> (b, w, D) states; causal, as in `Prefixes.encode_all`.
         """
-        labels = self.kmeans.fit(self.prefixes.encode_all(encode))
-        self.labels = labels
+        self.labels = labels = self.cluster(encode)
         codes = labels * len(labels) + torch.arange(len(labels), device=labels.device)
         if self.accumulate:
             codes = torch.cat([self.codes, codes])
         self.codes = codes.sort().values
+
+    def cluster(self, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """Encode every prefix, and move the centroids; (S,) the cluster of each prefix."""
+        return self.kmeans.fit(self.prefixes.encode_all(encode))
 
     def draw(self, clusters: Tensor, own: Tensor, noise: Tensor) -> Tensor:
         """A prefix of a given cluster for each row.

@@ -37,7 +37,7 @@ sequences_of_users = st.lists(
     st.lists(st.integers(1, V), max_size=12), min_size=1, max_size=6
 ).filter(lambda users: any(len(user) >= 4 for user in users))
 layouts = st.sampled_from(["all", "prefix", "pair"])
-targets_kinds = st.sampled_from(["last", "every"])
+targets_kinds = st.sampled_from(["last", "every", "final"])
 windows = st.integers(1, 14)
 
 
@@ -73,6 +73,10 @@ def reference_rows(
             rows += [Row(user, (item,), (item,)) for item in train]
             continue
         inputs, following = train[:-1], train[1:]
+        if targets == "final":
+            items = tuple(inputs[-window:])
+            rows += [Row(user, items, (*[PAD] * (len(items) - 1), train[-1]))] if items else []
+            continue
         if targets == "last":
             inputs, following = inputs[-window:], following[-window:]
         if layout == "prefix":
