@@ -40,3 +40,18 @@ def test_quickstart_has_seven_methods_and_runs_without_any_file(
     assert len(spec.entrants) == 7
     assert {cell.state for cell in grid} == {"missing"}
     assert len({cell.job.folder for cell in grid}) == len(grid) == spec.size
+
+
+def test_the_list_of_studies_names_every_study_and_every_page_of_one() -> None:
+    text = (FOLDER / "studies" / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    listed = {row[0].strip(" `"): [cell.strip() for cell in row[1:]] for row in rows}
+    boards = FOLDER.parent / "leaderboards" / "ranks"
+    for path in (FOLDER / "studies").glob("*.yaml"):
+        _, count, _, page = listed[path.stem]
+        spec = read(path)
+        assert int(count) == len(spec.entrants), path.stem
+        published = f"[page](../../leaderboards/{spec.name}.md)"
+        assert page == (published if (boards / spec.name).exists() else ""), path.stem
+    for path in (FOLDER / "studies").glob("*.py"):
+        assert f"`{path.name}`" in text
