@@ -47,6 +47,7 @@ class EpochWatch(Callback):
         best: metrics of the best validation.
         best_epoch: its epoch, counted from 0; -1 before the first.
         curve: the monitored metric at each validation of the fit.
+        before: seconds of the fit in earlier attempts, where it goes on from one.
     """
 
     def __init__(self, folder: Path, monitor: str) -> None:
@@ -57,6 +58,7 @@ class EpochWatch(Callback):
         self.best: dict[str, float] = {}
         self.best_epoch = -1
         self.curve: list[float] = []
+        self.before = 0.0
         self._started: float | None = None
         self._fit_began = 0.0
 
@@ -85,8 +87,24 @@ class EpochWatch(Callback):
             most_left=most,
             value=self.curve[-1] if self.curve else None,
             best=self.best.get(self.monitor),
-            seconds_per_epoch=(time.perf_counter() - self._fit_began) / self.epochs,
+            seconds_per_epoch=self._spent() / self.epochs,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a training that goes on from a checkpoint has to know."""
+        return {
+            "seconds": self.seconds,
+            "epochs": self.epochs,
+            "best": dict(self.best),
+            "best_epoch": self.best_epoch,
+            "curve": list(self.curve),
+            "before": self._spent(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that what follows is no training."""
@@ -99,6 +117,9 @@ class EpochWatch(Callback):
             self.curve.append(found[self.monitor])
         if found[self.monitor] > self.best.get(self.monitor, -1.0):
             self.best, self.best_epoch = found, trainer.current_epoch
+
+    def _spent(self) -> float:
+        return self.before + time.perf_counter() - self._fit_began
 
     def _tell(self, trainer: Trainer, **changes: Any) -> None:
         if trainer.is_global_zero:

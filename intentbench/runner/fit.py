@@ -23,6 +23,7 @@ from intentbench.runner.build import build_data, build_model, build_trainer
 from intentbench.runner.callbacks import EpochWatch, validation_metrics
 from intentbench.runner.config import Trial, read_config
 from intentbench.runner.events import begin_attempt
+from intentbench.runner.resuming import KeepLast, describe_conditions, find_last
 from intentbench.runner.signs import SignWatch
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def fit_trial(
     accelerator: str = "auto",
     base: Path | None = None,
     callbacks: Sequence[Callback] = (),
+    resume: bool = False,
 ) -> Fitted:
     """Train the trial whose `config.yaml` lies in a folder, up to its best epoch.
 
@@ -66,6 +68,8 @@ def fit_trial(
         accelerator: "cpu", "gpu" or "auto".
         base: folder of the trial that it starts from; None finds it among the runs.
         callbacks: called after those of every trial.
+        resume: go on from where an earlier attempt was cut short, and see to it that a later one
+            can; see `intentbench.runner.resuming`.
 
     Raises:
         RequestError: the dataset, or a text, is not the one that the trial is named for.
@@ -91,8 +95,14 @@ def fit_trial(
     elif isinstance(model, PretrainedRecommender) and model.frozen:
         _log.warning("no `pretrained` row: the encoder stays as it was drawn, at random")
     trainer = build_trainer(config, folder, accelerator)
-    trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]  # set by Lightning
-    validation = train_to_best(trainer, model, data, folder)
+    every: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning
+    every.extend(callbacks)
+    last = None
+    if resume:
+        conditions = describe_conditions(trial, trainer, folder)
+        last = find_last(folder, conditions)
+        every.append(KeepLast(folder, conditions))
+    validation = train_to_best(trainer, model, data, folder, last)
     return Fitted(trial, config, data, model, trainer, validation, earlier)
 
 
@@ -127,7 +137,11 @@ def find_watches(trainer: Trainer) -> tuple[EpochWatch, SignWatch]:
 
 
 def train_to_best(
-    trainer: Trainer, model: Recommender, data: SequenceDataModule, folder: Path
+    trainer: Trainer,
+    model: Recommender,
+    data: SequenceDataModule,
+    folder: Path,
+    last: Path | None = None,
 ) -> dict[str, float]:
     """Train, return to the best epoch, and give its validation metrics.
 
@@ -136,8 +150,9 @@ def train_to_best(
         model: untrained.
         data: what it learns from and is validated on.
         folder: where the best checkpoint lies.
+        last: the checkpoint to go on from; None begins.
     """
-    trainer.fit(model, data)
+    trainer.fit(model, data, ckpt_path=last, weights_only=True)
     checkpoint = folder / CHECKPOINT
     if best := find_watches(trainer)[0].best:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)

@@ -1,5 +1,7 @@
 """Signs that training goes wrong in a way that a metric does not show, watched while it runs."""
 
+from typing import Any
+
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -122,6 +124,16 @@ class SignWatch(Callback):
     def signs(self) -> list[str]:
         """What was seen, one line each."""
         return [*self._of_best, *name_overfitting(self._validation, self._losses)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a training that goes on from a checkpoint has to know."""
+        return {"validation": self._validation, "losses": self._losses, "of_best": self._of_best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on watching."""
+        self._validation = list(state_dict["validation"])
+        self._losses = list(state_dict["losses"])
+        self._of_best = list(state_dict["of_best"])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, log, and keep the signs if this is the best epoch so far."""

@@ -38,6 +38,7 @@ from intentbench.runner.distributed import run_in_processes
 from intentbench.runner.events import log_outcome
 from intentbench.runner.fit import find_watches, fit_trial, train_to_best
 from intentbench.runner.noise import Ranker, rank_under_noise, read_plan
+from intentbench.runner.resuming import forget_last
 
 
 def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "auto") -> TrialRecord:
@@ -59,7 +60,8 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
     processes = Trial.from_config(read_config(folder)).training.processes
     if processes > 1 and not distributed.is_initialized():
         return run_in_processes(folder, prepared, accelerator, processes)
-    fitted = fit_trial(folder, prepared, accelerator)
+    # the checkpoint holds the random numbers of one process
+    fitted = fit_trial(folder, prepared, accelerator, resume=processes == 1)
     trial, data, model, trainer = fitted.trial, fitted.data, fitted.model, fitted.trainer
     watch, signs = find_watches(trainer)
     logger, trainer.logger = trainer.logger, None  # all that the test came to is logged below
@@ -69,7 +71,7 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
     history = data.dataset.meta.history
     cost = Cost(
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        seconds=time.perf_counter() - started + fitted.earlier,
+        seconds=time.perf_counter() - started + fitted.earlier + watch.before,
         seconds_per_epoch=watch.seconds / watch.epochs if model.CARD.gradient else 0.0,
         epochs=watch.epochs if model.CARD.gradient else 0,
         latency_1=latency_1,
@@ -98,6 +100,7 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
         record = replace(record, noise=noise, finished=utc_now())
     log_outcome(logger, record, trainer.global_step)
     write_record(folder, record)
+    forget_last(folder)
     return record
 
 
