@@ -13,7 +13,7 @@ TROUBLE = tuple(state for state in STATES if state != "done")
 """States whose trials are named one by one."""
 
 HINTS = {
-    "interrupted": ", the same `intentbench run` runs them again",
+    "interrupted": ", the same `intentbench run` goes on with them",
     "damaged": ", the same `intentbench run` sets them aside and runs them again",
 }
 """What to do about trials in a state."""
