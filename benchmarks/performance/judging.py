@@ -4,10 +4,11 @@
 
 The trials are generated (ranks of users with a common difficulty, models with a strength, seeds
 with a shift), written as runs, and judged by `intentbench report`, once from runs and once from
-the published ranks. Generating is not timed.
+the published ranks. Generating is not timed, nor is writing the trials out to the disk.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         runs, boards = Path(scratch) / "runs", Path(scratch) / "boards"
         count = generate(runs, options.datasets, options.rows, options.seeds, options.users)
+        os.sync()  # else the first report would wait for it
         print(f"{count} trials: {options.datasets} datasets x {options.rows} rows x ", end="")
         print(f"{options.seeds} seeds, {options.users:,} users")
         for name, source in (("runs", runs), ("published ranks", boards / "ranks" / "judged")):

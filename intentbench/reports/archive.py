@@ -12,14 +12,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from functools import cache
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datamodules.errors import RequestError
-from intentbench.reports.cells import Ranks, Result, Table, read_results
+from intentbench.reports.cells import Cell, Ranks, Result, Table, read_results
 from intentbench.reports.history import (
     HISTORY,
     extend_history,
@@ -80,8 +81,9 @@ def write_archive(folder: Path, name: str, plan: Plan, tables: Iterable[Table]) 
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        for table in tables:
-            _write_table(fresh, table)
+        with ThreadPoolExecutor() as pool:  # compressing takes longest, and many at a time
+            for table in tables:
+                _write_table(fresh, table, pool)
         board = {"format": FORMAT, "name": name, "plan": plan.to_json()}
         _write(fresh / BOARD, (json.dumps(board, indent=1, sort_keys=True) + "\n").encode())
         if history:
@@ -185,21 +187,24 @@ def restore_trials(folder: Path, runs: Path) -> tuple[int, int]:
     return restored, present
 
 
-def _write_table(folder: Path, table: Table) -> None:
+def _write_table(folder: Path, table: Table, pool: Executor) -> None:
     targets = {"user": table.user.astype(np.int32), "key": table.key.astype(np.int32)}
     if table.popularity is not None:
         targets["popularity"] = table.popularity.astype(np.int32)
     _write(folder / f"{table.dataset}.npz", _compressed(**targets))
-    for cell in table.cells:
-        records = [json.loads(record.to_json()) for record in cell.records + cell.failed]
-        text = json.dumps(records, indent=1, sort_keys=True) + "\n"
-        _write(folder / table.dataset / f"{cell.label}.json", text.encode())
-        if cell.records:
-            ranks = {"rank": narrow_ranks(cell.ranks)}
-            if cell.noise is not None:
-                ranks["noise"] = narrow_ranks(cell.noise)
-            path = folder / table.dataset / f"{cell.label}.npz"
-            _write(path, _compressed(**ranks))
+    for _ in pool.map(partial(_write_cell, folder / table.dataset), table.cells):
+        pass  # errors are raised here
+
+
+def _write_cell(folder: Path, cell: Cell) -> None:
+    records = [json.loads(record.to_json()) for record in cell.records + cell.failed]
+    text = json.dumps(records, indent=1, sort_keys=True) + "\n"
+    _write(folder / f"{cell.label}.json", text.encode())
+    if cell.records:
+        ranks = {"rank": narrow_ranks(cell.ranks)}
+        if cell.noise is not None:
+            ranks["noise"] = narrow_ranks(cell.noise)
+        _write(folder / f"{cell.label}.npz", _compressed(**ranks))
 
 
 def _write(path: Path, content: bytes) -> None:
