@@ -25,7 +25,8 @@ class SequenceDataModule(pl.LightningDataModule):
         window: inputs of a row at most (N in the papers).
         targets: "last": only the last `window` inputs of a user make training targets, as in the
             papers' code; "every": every event but the first does, after its last `window` inputs;
-            "final": the last event alone, one target a user.
+            "final": the last event alone, one target a user (BERT4Rec, which hides items anywhere
+            in a row, learns from these all the same).
         batch_size: training rows a step and process.
         evaluation_batch_size: queries ranked at once.
         mask_history: whether ranking excludes what the user already had.

@@ -21,7 +21,8 @@ from datamodules.errors import RequestError
 from datamodules.sequence import SequenceDataModule
 from intentbench.metrics.formulas import compute_metric
 from intentbench.models.indirec import InDiRec
-from intentbench.results.store import CHECKPOINT, load_ranks
+from intentbench.nn.other_clusters import OtherClusters
+from intentbench.results.store import CHECKPOINT, load_ranks, read_record
 from intentbench.runner.recommend import load_trained
 
 Floats = NDArray[np.floating]
@@ -58,6 +59,8 @@ def find_margins(model: InDiRec, data: SequenceDataModule) -> tuple[Ints, Ints, 
     centroids = model.members.kmeans.centroids
     if not model.members.kmeans.fitted or len(centroids) < 2:
         raise RequestError("has no two centroids; give a trial whose clusters have some")
+    if isinstance(model.members, OtherClusters) and model.members.clustering == "frozen":
+        raise RequestError("has the centroids of its first epoch; give one with those of its last")
     users, keys, margins = [], [], []
     for batch in data.test_dataloader():
         near = torch.cdist(model.encode(batch), centroids).topk(2, largest=False).values
@@ -67,6 +70,19 @@ def find_margins(model: InDiRec, data: SequenceDataModule) -> tuple[Ints, Ints, 
     user, key, margin = (torch.cat(parts).numpy() for parts in (users, keys, margins))
     order = np.lexsort((key, user))
     return user[order], key[order], margin[order]
+
+
+def check_pair(run: Path, other: Path) -> None:
+    """Refuse trials that differ in more than their method.
+
+    Raises:
+        RequestError: they have not finished, or differ in data or seed.
+    """
+    first, second = read_record(run), read_record(other)
+    if first is None or second is None:
+        raise RequestError("one of the two has not finished; give two finished trials")
+    if (first.data_fingerprint, first.seed) != (second.data_fingerprint, second.seed):
+        raise RequestError(f"{other}: other data, or another seed; give two trials alike in both")
 
 
 def find_metric(run: Path, name: str, users: Ints, keys: Ints) -> Floats:
@@ -115,6 +131,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path)
     options = parser.parse_args()
     try:
+        check_pair(options.run, options.other)
         model, data = load_trained(options.run / CHECKPOINT, options.data_root)
         if not isinstance(model, InDiRec):
             raise RequestError(f"a trial of {type(model).__name__}, not of InDiRec")

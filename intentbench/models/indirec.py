@@ -309,7 +309,7 @@ class InDiRec(IntentRecommender):
         vectors = self.members.kmeans.centroids[nearest]
         if self.diffusion_target == "sequence" or self.second_view != "generated":
             return Intents(vectors, states, nearest)
-        with torch.random.fork_rng(devices=()):
+        with torch.random.fork_rng(devices=[vectors.device] if vectors.is_cuda else ()):
             torch.manual_seed(0)
             views = self.diffusion.generate(vectors)
         return Intents(vectors, states, nearest, view_assignment=self.members.kmeans.assign(views))

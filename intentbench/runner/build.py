@@ -65,7 +65,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, accelerator: str = "a
     callbacks = [instantiate_class((), block) for block in settings.pop("callbacks")]
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint):
-            callback.dirpath = str(folder)
+            callback.dirpath = str(folder.resolve())  # one name of a folder, however it is spelled
     logger = settings.pop("logger")
     events = {"save_dir": str(folder), "name": "", "version": EVENTS, "default_hp_metric": False}
     monitor = config["trial"]["training"]["monitor"]

@@ -22,9 +22,14 @@ Plain = bool | int | float | str
 
 @rank_zero_only
 def begin_attempt(folder: Path) -> None:
-    """Forget what an earlier attempt at a trial told of itself, and say that this one has begun."""
-    shutil.rmtree(folder / EVENTS, ignore_errors=True)
+    """Say that an attempt at a trial has begun."""
     write_progress(folder, TrialProgress())
+
+
+@rank_zero_only
+def forget_events(folder: Path) -> None:
+    """Remove what an earlier attempt told TensorBoard, where this one does not go on from it."""
+    shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 
 @rank_zero_only

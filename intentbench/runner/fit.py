@@ -22,7 +22,7 @@ from intentbench.results.store import (
 from intentbench.runner.build import build_data, build_model, build_trainer
 from intentbench.runner.callbacks import EpochWatch, validation_metrics
 from intentbench.runner.config import Trial, read_config
-from intentbench.runner.events import begin_attempt
+from intentbench.runner.events import begin_attempt, forget_events
 from intentbench.runner.resuming import KeepLast, describe_conditions, find_last
 from intentbench.runner.signs import SignWatch
 
@@ -102,6 +102,8 @@ def fit_trial(
         conditions = describe_conditions(trial, trainer, folder)
         last = find_last(folder, conditions)
         every.append(KeepLast(folder, conditions))
+    if last is None:
+        forget_events(folder)
     validation = train_to_best(trainer, model, data, folder, last)
     return Fitted(trial, config, data, model, trainer, validation, earlier)
 

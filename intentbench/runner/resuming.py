@@ -1,28 +1,32 @@
 """A trial that was cut short goes on at its last whole epoch.
 
-While a trial trains, `last.ckpt` in its folder holds all that training goes on from: weights,
+While a trial trains, `.last.ckpt` in its folder holds all that training goes on from: weights,
 Adam's moments, random numbers, what callbacks have counted, and the best epoch's weights so far.
 It is written at ends of epochs, no more often than every `EVERY` seconds, and goes once the trial
 has its record. With the same code and the same torch on a device of the same kind a resumed
-training takes the very steps that the other would have taken; where one of these differs it starts
-anew.
+training takes the steps that the other would have taken; where one of these differs it starts anew.
 """
 
 import logging
-import os
 import time
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from intentbench.results.store import CHECKPOINT, DAMAGED
 from intentbench.runner.config import Trial
 
-LAST = "last.ckpt"
-"""The file's name, beside the best epoch's checkpoint."""
+LAST = ".last.ckpt"
+"""The file's name, beside the best epoch's checkpoint; hidden, for it goes nowhere else."""
+
+_NEW = ".last.ckpt.new"
+
+FORMAT = "1"
+"""Version of the file."""
 
 EVERY = 120.0
 """Seconds between two writings at least: what a cut costs at most, and an epoch."""
@@ -33,6 +37,7 @@ _log = logging.getLogger(__name__)
 def describe_conditions(trial: Trial, trainer: Trainer, folder: Path) -> dict[str, str]:
     """What must be the same for a training to go on."""
     return {
+        "format": FORMAT,
         "trial": trial.name,
         "code": trial.code,
         "torch": str(torch.__version__),
@@ -41,8 +46,11 @@ def describe_conditions(trial: Trial, trainer: Trainer, folder: Path) -> dict[st
     }
 
 
-class KeepLast(Callback):
-    """Writes `last.ckpt`; called after all others, whose counts it holds.
+class KeepLast(Checkpoint):
+    """Writes `.last.ckpt`.
+
+    It is a checkpoint callback, for these Lightning calls after all others and after the method:
+    what it writes holds the counts of the whole epoch. It stands behind `ModelCheckpoint`.
 
     Args:
         folder: of the trial.
@@ -59,12 +67,12 @@ class KeepLast(Callback):
         over = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         if over or time.monotonic() - self._written < EVERY:
             return
-        fresh = self.folder / f".{LAST}.{os.getpid()}"
+        fresh = self.folder / _NEW
         try:
             trainer.save_checkpoint(fresh)
             fresh.replace(self.folder / LAST)
-        finally:
-            fresh.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:  # torch raises either on a full disk
+            _log.warning("%s: cannot be written (%s); training goes on", self.folder / LAST, error)
         self._written = time.monotonic()
 
     def on_save_checkpoint(
@@ -109,4 +117,5 @@ def find_last(folder: Path, conditions: dict[str, str]) -> Path | None:
 
 def forget_last(folder: Path) -> None:
     """Remove what a finished trial needs no more."""
-    (folder / LAST).unlink(missing_ok=True)
+    for name in (LAST, _NEW):
+        (folder / name).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Signs that training goes wrong in a way that a metric does not show, watched while it runs."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +11,9 @@ from datamodules.sequence import SequenceDataModule
 from intentbench.metrics.geometry import effective_rank, length_ratio, mean_pairwise_cosine
 from intentbench.models.intent import IntentRecommender
 from intentbench.runner.intents import IntentTable, collect_intents, spread_users
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 USERS = 256
 """Users whose last positions are looked at after each validation."""
@@ -119,6 +123,8 @@ class SignWatch(Callback):
         self._validation: list[float] = []
         self._losses: list[float] = []
         self._of_best: list[str] = []
+        self._sum: Tensor | float = 0.0
+        self._steps = 0
 
     @property
     def signs(self) -> list[str]:
@@ -135,6 +141,18 @@ class SignWatch(Callback):
         self._losses = list(state_dict["losses"])
         self._of_best = list(state_dict["of_best"])
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin another mean of the loss."""
+        self._sum, self._steps = 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: object
+    ) -> None:
+        """Add a step's loss; on the device, which is not waited for."""
+        if isinstance(outputs, Mapping) and "loss" in outputs:
+            self._sum = self._sum + outputs["loss"].detach()
+            self._steps += 1
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, log, and keep the signs if this is the best epoch so far."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -142,6 +160,8 @@ class SignWatch(Callback):
         found = float(trainer.callback_metrics[self.monitor])
         improved = not self._validation or found > max(self._validation)
         self._validation.append(found)
+        if self._steps:
+            self._losses.append(float(self._sum) / self._steps)
         if not isinstance(pl_module, IntentRecommender):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
@@ -154,11 +174,6 @@ class SignWatch(Callback):
             logger.log_metrics(named, trainer.global_step)
         if improved:
             self._of_best = name_signs(numbers)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the loss of epochs that were validated."""
-        if (loss := trainer.callback_metrics.get("train/total")) is not None:
-            self._losses = [*self._losses, float(loss)][: len(self._validation)]
 
 
 def _sampled(model: IntentRecommender, data: SequenceDataModule) -> IntentTable:

@@ -56,7 +56,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.use_deterministic_algorithms(deterministic)
 
 
-def write_trial(folder: Path, method: str, code: str = "abc", patience: int = 10) -> Path:
+def write_trial(folder: Path, method: str, **training: Any) -> Path:
     """The folder of a trial that is to run."""
     prepared = prepare("synthetic-tiny")
     data = load_prepared(prepared)
@@ -79,9 +79,9 @@ def write_trial(folder: Path, method: str, code: str = "abc", patience: int = 10
             "targets": "last",
             "mask_history": True,
         },
-        training=Training(max_epochs=6, patience=patience),
+        training=Training(max_epochs=6, **training),
         seed=3,
-        code=code,
+        code="abc",
     )
     folder.mkdir()
     write_config(folder, trial)
@@ -137,20 +137,98 @@ def test_a_trial_that_was_cut_twice_ends_like_one_that_was_not(
     assert not list(whole.glob(f"*{LAST}*"))
 
 
-def test_patience_counts_across_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The monitored metric never rises after the first epoch: patience of 3 ends after four."""
+def force_metrics(curve: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let SASRec's validations come to these values, one an epoch."""
 
-    def stuck(self: Recommender) -> None:
+    def forced(self: Recommender) -> None:
         self.val_ranks.reset()
         for name in MONITORED:
-            self.log(f"val/{name}", 0.1)
+            self.log(f"val/{name}", curve[self.trainer.current_epoch])
 
-    monkeypatch.setattr(load_method("sasrec"), "on_validation_epoch_end", stuck)
+    monkeypatch.setattr(load_method("sasrec"), "on_validation_epoch_end", forced)
+
+
+def test_patience_counts_across_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monitored metric never rises after the first epoch: patience of 3 ends after four."""
+    force_metrics([0.1] * 6, monkeypatch)
     folder = write_trial(tmp_path / "a", "sasrec", patience=3)
     cut_short(folder, 2, monkeypatch)
     record = run_trial(folder, accelerator="cpu")
     assert record.cost.epochs == len(record.curve) == 4
     assert record.best_epoch == 0
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("peak", [0, 3, 5])
+@pytest.mark.parametrize("cut_at", [1, 4])
+def test_the_best_weights_are_of_the_best_epoch_wherever_it_was_cut(
+    every: int, peak: int, cut_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [0.3 if epoch <= peak else 0.2 for epoch in range(6)]
+    values[peak] = 0.5
+    force_metrics(values, monkeypatch)
+    folders = tmp_path / "a", tmp_path / "b"
+    for folder in folders:
+        write_trial(folder, "sasrec", validate_every=every)
+    record = run_trial(folders[0], accelerator="cpu")
+    cut_short(folders[1], cut_at, monkeypatch)
+    resumed = run_trial(folders[1], accelerator="cpu")
+    assert_same(record, resumed, folders)
+    assert torch.load(folders[1] / CHECKPOINT, weights_only=True)["epoch"] == record.best_epoch
+    if every == 1:
+        assert record.best_epoch == peak
+
+
+def test_overfitting_is_seen_as_without_a_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    force_metrics([0.5, 0.4, 0.3, 0.2, 0.1, 0.05], monkeypatch)
+    folders = write_trial(tmp_path / "a", "sasrec"), write_trial(tmp_path / "b", "sasrec")
+    record = run_trial(folders[0], accelerator="cpu")
+    cut_short(folders[1], 3, monkeypatch)
+    assert_same(record, run_trial(folders[1], accelerator="cpu"), folders)
+    assert len(record.signs) == 1
+    assert record.signs[0].startswith("overfitting: validation fell by 90%")
+
+
+def test_a_folder_may_be_spelled_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    force_metrics([0.3, 0.5, 0.2, 0.2, 0.2, 0.2], monkeypatch)
+    folder = write_trial(tmp_path / "a", "sasrec")
+    monkeypatch.chdir(tmp_path)
+    cut_short(Path("a"), 3, monkeypatch)
+    record = run_trial(folder, accelerator="cpu")
+    assert record.best_epoch == 1
+    assert torch.load(folder / CHECKPOINT, weights_only=True)["epoch"] == 1
+
+
+def test_a_disk_that_takes_no_more_does_not_end_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save = Trainer.save_checkpoint
+
+    def full(self: Trainer, path: Path, weights_only: bool | None = None) -> None:
+        if "last" in str(path):
+            raise OSError(28, "No space left on device")
+        save(self, path, weights_only)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    folder = write_trial(tmp_path / "a", "sasrec")
+    assert run_trial(folder, accelerator="cpu").status == "done"
+    assert [text for text in caplog.messages if "No space left" in text and "goes on" in text]
+
+
+def test_events_of_earlier_attempts_stay_where_a_trial_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_trial(tmp_path / "a", "sasrec")
+    cut_short(folder, 2, monkeypatch)
+    kept = set((folder / "events").glob("events.*"))
+    cut_short(folder, 4, monkeypatch)
+    assert kept
+    assert kept < set((folder / "events").glob("events.*"))
+    (folder / LAST).unlink()
+    run_trial(folder, accelerator="cpu")
+    assert not kept & set((folder / "events").glob("events.*")), "another training, other events"
 
 
 def test_weights_of_a_later_epoch_do_not_stay_as_the_best_of_an_earlier_one(

@@ -1,5 +1,6 @@
 """The study of margins between intents, against one query at a time."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "member": SMALL,
         "mixture": {**SMALL, "signal": "centroids", "nearest": 2},
         "balanced": {**SMALL, "clustering": "balanced"},
+        "frozen": {**SMALL, "clustering": "frozen"},
     }
     return train_rows(tmp_path_factory.mktemp("margins"), models, max_epochs=2)
 
@@ -76,10 +78,20 @@ def test_it_prints_both_trials_by_group(
 
 
 def test_it_refuses_trials_without_centroids_or_of_other_queries(
-    runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("sys.argv", ["x", str(runs["balanced"]), str(runs["member"])])
     with pytest.raises(SystemExit, match="no two centroids"):
+        script.main()
+    monkeypatch.setattr("sys.argv", ["x", str(runs["frozen"]), str(runs["member"])])
+    with pytest.raises(SystemExit, match="first epoch"):
+        script.main()
+    monkeypatch.setattr("sys.argv", ["x", str(runs["mixture"]), str(tmp_path)])
+    with pytest.raises(SystemExit, match="has not finished"):
+        script.main()
+    record = json.loads((runs["member"] / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps({**record, "seed": 1}))
+    with pytest.raises(SystemExit, match="another seed"):
         script.main()
     with pytest.raises(RequestError, match="other test queries"):
         script.find_metric(runs["member"], "ndcg@10", np.arange(3), np.arange(3))
