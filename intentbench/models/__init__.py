@@ -31,6 +31,7 @@ METHODS: dict[str, str] = {
     "sasrec_text": "intentbench.models.sasrec_text:SASRecText",
     "indirec": "intentbench.models.indirec:InDiRec",
     "indirec_clusters": "intentbench.models.indirec_clusters:InDiRecClusters",
+    "indirec_behaviours": "intentbench.models.indirec_behaviours:InDiRecBehaviours",
     "idclrec": "intentbench.models.idclrec:IDCLRec",
     "igr_sr": "intentbench.models.igr_sr:IGRSR",
     "igr_sr_text": "intentbench.models.igr_sr_text:IGRSRText",
