@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamodules.errors import RequestError
-from intentbench.reports.archive import read_archive, read_trials
-from intentbench.reports.cells import Cell, Table, build_tables
+from intentbench.reports.archive import is_archive, read_archive
+from intentbench.reports.cells import Cell, Table, build_tables, read_results
 from intentbench.stats.contrast import Contrast, contrast
 
 
@@ -96,12 +96,15 @@ def study(folder: Path, dataset: str, along: str, reference: str) -> None:
     Raises:
         RequestError: no such dataset, row or argument, or nothing to choose from.
     """
-    tables = {table.dataset: table for table in build_tables(read_trials(folder))}
+    if is_archive(folder):
+        _, plan, results = read_archive(folder)
+        reference = reference or plan.reference
+    else:
+        results = read_results(folder)
+    tables = {table.dataset: table for table in build_tables(results)}
     if dataset not in tables:
         raise RequestError(f"no trials of {dataset}; there are: {', '.join(sorted(tables))}")
     table = tables[dataset]
-    if not reference and (folder / "board.json").exists():
-        reference = read_archive(folder)[1].reference or ""
     cells = [c for c in table.cells if c.records and not c.is_oracle and c.label != reference]
     if along:
         cells = [cell for cell in cells if along in cell.any_record.arguments]

@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stored_metric import find_metric
 
 from datamodules.errors import RequestError
 from datamodules.sequence import SequenceDataModule
-from intentbench.metrics.formulas import compute_metric
 from intentbench.models.indirec import InDiRec
 from intentbench.nn.other_clusters import OtherClusters
-from intentbench.results.store import CHECKPOINT, load_ranks, read_record
+from intentbench.results.store import CHECKPOINT, read_record
 from intentbench.runner.recommend import load_trained
 
 Floats = NDArray[np.floating]
@@ -83,21 +83,6 @@ def check_pair(run: Path, other: Path) -> None:
         raise RequestError("one of the two has not finished; give two finished trials")
     if (first.data_fingerprint, first.seed) != (second.data_fingerprint, second.seed):
         raise RequestError(f"{other}: other data, or another seed; give two trials alike in both")
-
-
-def find_metric(run: Path, name: str, users: Ints, keys: Ints) -> Floats:
-    """(Q,) a metric of a trial's test queries, which must be those given.
-
-    Raises:
-        RequestError: they are others.
-    """
-    ranks = load_ranks(run)
-    order = np.lexsort((ranks["key"], ranks["user"]))
-    if not (
-        np.array_equal(ranks["user"][order], users) and np.array_equal(ranks["key"][order], keys)
-    ):
-        raise RequestError(f"{run}: other test queries; give two trials on the same data")
-    return compute_metric(name, ranks["rank"][order])
 
 
 def group_by_margin(margin: Floats, ours: Floats, theirs: Floats, groups: int) -> list[Group]:

@@ -18,12 +18,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stored_metric import find_metric
 
 from datamodules.errors import RequestError
 from datamodules.sequence import SequenceDataModule
-from intentbench.metrics.formulas import compute_metric
 from intentbench.models.events import EventRecommender
-from intentbench.results.store import CHECKPOINT, load_ranks
+from intentbench.results.store import CHECKPOINT
 from intentbench.runner.recommend import load_trained
 
 Ints = NDArray[np.integer]
@@ -99,14 +99,8 @@ def study(run: Path, data_root: Path | None, metric: str) -> dict[str, Split]:
     if not isinstance(model, EventRecommender) or not model.predicts:
         raise RequestError("predicts no intents; nothing to measure")
     places, hits = find_hits(model, data)
-    ranks = load_ranks(run)
-    there = np.lexsort((ranks["key"], ranks["user"]))
-    here = np.lexsort((places[:, 1], places[:, 0]))
-    stored = np.stack([ranks["user"][there], ranks["key"][there]], 1)
-    if not np.array_equal(stored, places[here]):
-        raise RequestError("its ranks are of other queries; run the trial again")
-    values = compute_metric(metric, ranks["rank"][there])
-    return {name: split_metric(hit[here], values) for name, hit in hits.items()}
+    values = find_metric(run, metric, *places.T)
+    return {name: split_metric(hit, values) for name, hit in hits.items()}
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import RequestError
 from datamodules.events import EventTable, build_events
+from datamodules.intent_labels import MAX_BEHAVIOURS
 from datamodules.prepared import TRAIN, PreparedDataset
 from datamodules.types import Batch, SequenceBatch, TrainingData
 from intentbench.models.indirec import CARD as PLAIN
@@ -23,9 +24,6 @@ from intentbench.models.intent import Intents
 from intentbench.models.takes import TakesDataset
 from intentbench.nn.behaviours import BehaviourEmbedding, ClustersByBehaviour
 from intentbench.nn.diffusion import Schedule
-
-BEHAVIOURS = 16
-"""A, how many a dataset may have at most, as elsewhere in the suite."""
 
 CARD = replace(
     PLAIN,
@@ -98,9 +96,9 @@ class InDiRecBehaviours(TakesDataset, InDiRec):
         )  # fmt: skip
         self.behaviours = behaviours
         if behaviours == "clusters":
-            self.members = ClustersByBehaviour(clusters, width, True, BEHAVIOURS)
+            self.members = ClustersByBehaviour(clusters, width, True, MAX_BEHAVIOURS)
         if behaviours == "embedded":
-            typed = BehaviourEmbedding(self.encoder.items, BEHAVIOURS)
+            typed = BehaviourEmbedding(self.encoder.items, MAX_BEHAVIOURS)
             self.encoder.items = cast("nn.Embedding", typed)  # is called, and has a table, like one
         self._known: EventTable | None = None
         self._of_training: Tensor | None = None
@@ -110,13 +108,13 @@ class InDiRecBehaviours(TakesDataset, InDiRec):
         """Refuse a dataset without behaviours, where they are looked at.
 
         Raises:
-            RequestError: it has none, or more than `BEHAVIOURS`.
+            RequestError: it has none, or more than `MAX_BEHAVIOURS`.
         """
         found = len(dataset.meta.actions) if dataset.actions is not None else 0
-        if arguments["behaviours"] != "merged" and not 0 < found <= BEHAVIOURS:
+        if arguments["behaviours"] != "merged" and not 0 < found <= MAX_BEHAVIOURS:
             raise RequestError(
                 f"{dataset.meta.name}: has {found or 'no'} behaviours; {cls.__name__} looks at "
-                f"1 to {BEHAVIOURS}: give behaviours 'merged', or other data"
+                f"1 to {MAX_BEHAVIOURS}: give behaviours 'merged', or other data"
             )
 
     def take(self, dataset: PreparedDataset) -> None:

@@ -79,13 +79,12 @@ class OtherClusters(ClusterMembers):
             return self.labels
         if self.clustering == "feature":
             return self._majorities()
-        count, device = len(self.prefixes), self.codes.device
-        drawn = torch.randperm(count, generator=torch.Generator().manual_seed(SEED)).to(device)
         if self.clustering == "balanced":
-            return drawn % self.clusters
+            return self._shuffled() % self.clusters
         states = self.prefixes.encode_all(encode)
         if self.clustering == "random":
-            self.kmeans.centroids = states[drawn[torch.arange(self.clusters) % count]]
+            drawn = self._shuffled()
+            self.kmeans.centroids = states[drawn[torch.arange(self.clusters) % len(drawn)]]
             self.kmeans.fitted = torch.ones_like(self.kmeans.fitted)
             labels = self.kmeans.assign(states)
         else:
@@ -93,6 +92,11 @@ class OtherClusters(ClusterMembers):
         if self.nearest:
             self._weigh(states)
         return labels
+
+    def _shuffled(self) -> Tensor:
+        """(S,) the numbers of all prefixes, in the same random order each time."""
+        generator = torch.Generator().manual_seed(SEED)
+        return torch.randperm(len(self.prefixes), generator=generator).to(self.codes.device)
 
     def _majorities(self) -> Tensor:
         """(S,) the value that most items of each prefix have."""

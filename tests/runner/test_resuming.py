@@ -102,6 +102,17 @@ def cut_short(folder: Path, epoch: int, monkeypatch: pytest.MonkeyPatch) -> None
             run_trial(folder, accelerator="cpu")
 
 
+def note_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Which epochs are trained from now on."""
+    begun: list[int] = []
+
+    def note(_: KeepLast, trainer: Trainer, module: Recommender) -> None:
+        begun.append(trainer.current_epoch)
+
+    monkeypatch.setattr(KeepLast, "on_train_epoch_start", note, raising=False)
+    return begun
+
+
 def assert_same(one: TrialRecord, other: TrialRecord, folders: tuple[Path, Path]) -> None:
     """The same result, whatever it took."""
     assert one.metrics == other.metrics
@@ -125,11 +136,8 @@ def test_a_trial_that_was_cut_twice_ends_like_one_that_was_not(
     for epoch in (2, 4):
         cut_short(cut, epoch, monkeypatch)
         assert torch.load(cut / LAST, weights_only=True)["epoch"] == epoch - 1
-    begun: list[int] = []
-    with monkeypatch.context() as patch:
-        epoch_of = lambda self, trainer, module: begun.append(trainer.current_epoch)  # noqa: E731
-        patch.setattr(KeepLast, "on_train_epoch_start", epoch_of, raising=False)
-        resumed = run_trial(cut, accelerator="cpu")
+    begun = note_epochs(monkeypatch)
+    resumed = run_trial(cut, accelerator="cpu")
     assert begun == [4, 5], "only what was missing is trained"
     assert_same(record, resumed, (whole, cut))
     assert resumed.cost.seconds > 0
@@ -261,9 +269,7 @@ def test_what_is_not_the_same_training_starts_anew(
         (folder / LAST).write_bytes((folder / LAST).read_bytes()[:-200])
     else:
         folder = folder.rename(tmp_path / "b")
-    begun: list[int] = []
-    epoch_of = lambda self, trainer, module: begun.append(trainer.current_epoch)  # noqa: E731
-    monkeypatch.setattr(KeepLast, "on_train_epoch_start", epoch_of, raising=False)
+    begun = note_epochs(monkeypatch)
     record = run_trial(folder, accelerator="cpu")
     assert begun[0] == 0
     assert record.cost.epochs == len(begun) == 6
