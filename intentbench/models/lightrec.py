@@ -159,14 +159,10 @@ class LightRec(GradientRecommender):
         return torch.stack(words, 1), sums
 
     def _quantised(self, items: Tensor) -> Tensor:
-        """q̂ (B, M, D) of items (B, M): of these places alone, or of the catalogue if that is less.
-
-        An item that stands there repeatedly is selected for repeatedly: to find those would make
-        the device wait.
-        """
-        if items.numel() < len(self.items.weight):
-            return self._select(self.items(items.flatten()))[1].reshape(*items.shape, -1)
-        return self.item_table()[items]
+        """q̂ (B, M, D) of items (B, M): selected for once an item, however often it stands there."""
+        distinct, places = torch.unique(items, return_inverse=True)
+        sums: Tensor = self._select(self.items(distinct))[1][places]
+        return sums
 
     # training and ranking ------------------------------------------------------------------
 
