@@ -147,11 +147,12 @@ class LightRec(GradientRecommender):
         words: list[Tensor] = []
         sums, rest = torch.zeros_like(vectors), vectors
         for book, match in zip(self.codebooks, self.match, strict=True):
-            logits = rest @ match @ book.T
+            # divided where it is narrow; the argmax does not mind
+            logits = (rest @ match / self.temperature) @ book.T
             words.append(logits.argmax(1))
             word = book[words[-1]]
             if torch.is_grad_enabled():
-                soft = softmax(logits / self.temperature, 1) @ book.detach()
+                soft = softmax(logits, 1) @ book.detach()
                 # the value is the word itself, to the bit; the softmax only carries the gradient
                 word = word + (soft - soft.detach())
             sums = sums + word  # in the order of `rebuild`
