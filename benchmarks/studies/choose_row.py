@@ -3,11 +3,12 @@
     python benchmarks/studies/choose_row.py leaderboards/ranks/igr-sr-tokens synthetic
         --along num_intents [--reference sasrec_ce_prefix]
 
-Reads published ranks, or a folder of runs. Rows are sorted by the mean over seeds of the monitored
-validation metric of their best epochs, ± its standard error. The first is chosen; it alone is set
-against the reference on the test, by the procedure of all pages. With `--along ARGUMENT` the best
-row of each of the argument's values is shown, and the knee: the smallest value whose best row is
-within one standard error of the chosen one (Breiman et al. 1984, section 3.4.3).
+Reads published ranks, or a folder of runs. Rows are sorted by the mean, over the seeds that all of
+them have, of the monitored validation metric of their best epochs, ± its standard error. The first
+is chosen; it alone is set against the reference on the test, all seeds of both counted, by the
+procedure of all pages. With `--along ARGUMENT` the best row of each of the argument's values is
+shown, and the knee: the smallest value whose best row is within one standard error of the chosen
+one (Breiman et al. 1984, section 3.4.3); where rows share one seed it is not known.
 """
 
 import argparse
@@ -49,36 +50,37 @@ def rank_rows(cells: Sequence[Cell], along: str = "") -> list[Choice]:
         along: an argument that all of them have, "" for none.
 
     Raises:
-        RequestError: they monitored different metrics.
+        RequestError: they monitored different metrics, or have no seed in common.
     """
     monitored = {cell.any_record.training["monitor"] for cell in cells}
     if len(monitored) > 1:
         raise RequestError(f"rows were chosen by different metrics: {', '.join(sorted(monitored))}")
+    shared = set.intersection(*({record.seed for record in cell.records} for cell in cells))
+    if not shared:
+        raise RequestError("rows have no seed in common")
     choices = []
     for cell in cells:
-        values = np.array([r.validation[r.training["monitor"]] for r in cell.records])
+        found = [r.validation[r.training["monitor"]] for r in cell.records if r.seed in shared]
+        values = np.array(found)
         error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
         value = cell.any_record.arguments[along] if along else None
         choices.append(Choice(cell.label, value, float(values.mean()), float(error), len(values)))
     return sorted(choices, key=lambda one: -one.mean)
 
 
-def find_knee(choices: Sequence[Choice]) -> tuple[list[Choice], Choice]:
-    """The best row of each value, by rising value, and the knee.
+def find_knee(choices: Sequence[Choice]) -> tuple[list[Choice], Choice | None]:
+    """The best row of each value, by rising value, and the knee; None where all have one seed.
 
     Args:
         choices: by falling validation metric.
-
-    Raises:
-        RequestError: the first has one seed, and so no standard error.
     """
     first = choices[0]
-    if np.isnan(first.error):
-        raise RequestError(f"{first.label} has one seed: how sure its mean is is not known")
     best: dict[Any, Choice] = {}
     for one in choices:
         best.setdefault(one.value, one)
     rising = [best[value] for value in sorted(best)]
+    if np.isnan(first.error):
+        return rising, None
     return rising, next(one for one in rising if one.mean >= first.mean - first.error)
 
 
@@ -119,7 +121,8 @@ def study(folder: Path, dataset: str, along: str, reference: str) -> None:
         print(f"\nbest row by {along}")
         for one in rising:
             print(f"  {one.value!s:>8}  {one.label:28}{one.mean:8.4f} ± {one.error:.4f}")
-        print(f"knee: {along} {knee.value} ({knee.label})")
+        found_knee = f"{along} {knee.value} ({knee.label})" if knee else "not known from one seed"
+        print(f"knee: {found_knee}")
     if reference not in {cell.label for cell in table.cells if cell.records}:
         raise RequestError(f"no reference {reference!r} to test against; name one by --reference")
     found = compare_chosen(table, choices[0].label, reference)

@@ -93,6 +93,23 @@ def test_what_cannot_be_answered_is_said_in_a_line(
         script.main()
 
 
+def test_rows_are_compared_on_the_seeds_that_all_of_them_have(runs: Path) -> None:
+    model = FakeModel("lucky", 1.0, arguments=(("num_prefix", 8),))
+    training = {"max_epochs": 9, "monitor": "ndcg@10"}
+    found = {"ndcg@10": 0.295, "hit_rate@10": 1.0}
+    write_trial(runs, model, "beauty", 1, training=training, validation=found)
+    (table,) = build_tables(read_results(runs))
+    cells = [cell for cell in table.cells if cell.label != SASREC.label]
+    choices = script.rank_rows(cells, "num_prefix")
+    assert [one.label for one in choices][:2] == ["large", "lucky"], "0.30 and 0.295 in seed 1"
+    assert {one.seeds for one in choices} == {1}
+    write_trial(runs, FakeModel("late", 1.0), "beauty", 7, training=training, validation=found)
+    (table,) = build_tables(read_results(runs))
+    cells = [cell for cell in table.cells if cell.label != SASREC.label]
+    with pytest.raises(RequestError, match="no seed in common"):
+        script.rank_rows(cells)
+
+
 def test_one_seed_has_no_knee() -> None:
-    with pytest.raises(RequestError, match="one seed"):
-        script.find_knee([script.Choice("a", 1, 0.3, float("nan"), 1)])
+    choice = script.Choice("a", 1, 0.3, float("nan"), 1)
+    assert script.find_knee([choice]) == ([choice], None)
