@@ -76,9 +76,9 @@ class Family:
 
         The highest model opens tier 1 and takes in every model not separated from it; the highest
         one left opens the next. Members are tied with the tier's first, not with one another. A
-        model that can be tested against all that are left goes before one that cannot, as opener;
-        a model that cannot be tested against the opener, or against anything, has no tier. Nor has
-        any where only a reference was tested against.
+        model that can be tested against all that are left goes before one that cannot, as opener,
+        unless that one is separated above it; a model that cannot be tested against the opener, or
+        against anything, has no tier. Nor has any where only a reference was tested against.
         """
         if self.reference is not None:
             return dict.fromkeys(self.labels)
@@ -92,10 +92,7 @@ class Family:
                 tiers[label] = None
         tier = 0
         while waiting:
-            tier, first = (
-                tier + 1,
-                next(filter(partial(self._tested, waiting), waiting), waiting[0]),
-            )
+            tier, first = tier + 1, self._opener(waiting)
             members = [
                 label for label in waiting if label == first or not self.separated(first, label)
             ]
@@ -103,6 +100,14 @@ class Family:
                 tiers[label] = tier if self._tested([first], label) else None
             waiting = [label for label in waiting if label not in members]
         return tiers
+
+    def _opener(self, waiting: list[str]) -> str:
+        """Of models by falling mean, the one that opens their tier."""
+        first = next(filter(partial(self._tested, waiting), waiting), waiting[0])
+        for label in reversed(waiting[: waiting.index(first)]):
+            if self.separated(label, first):
+                first = label
+        return first
 
     def _tested(self, others: list[str], label: str) -> bool:
         """Whether a model could be tested against each of the others."""

@@ -109,6 +109,22 @@ def test_a_model_that_cannot_be_tested_against_all_opens_no_tier() -> None:
     assert family.tiers() == {"a": 1, "b": 1, "c": 2, "d": None}
 
 
+def test_a_model_separated_above_the_opener_goes_before_it() -> None:
+    """Else the best row, having no seeds to test a lone one with, would stand in tier 2."""
+    family = with_p(
+        compare_all(VALUES),
+        {
+            ("b", "a"): None,
+            ("b", "c"): 0.01,
+            ("b", "d"): 0.01,
+            ("a", "c"): 0.30,
+            ("a", "d"): None,
+            ("c", "d"): 0.01,
+        },
+    )
+    assert family.tiers() == {"b": 1, "a": None, "c": 2, "d": 3}
+
+
 def test_a_model_that_cannot_be_tested_has_no_tier() -> None:
     values = {label: value[:1] for label, value in VALUES.items()}
     family = compare_all(values)
