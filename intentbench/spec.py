@@ -171,7 +171,8 @@ def _read(path: Path) -> dict[str, Any]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RequestError(
-            f"{path}: no such file; `intentbench list benchmarks` shows some"
+            f"{path}: no such file; `intentbench list benchmarks` shows those in the current "
+            "folder's benchmarks/"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read: {error}") from None

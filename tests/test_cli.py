@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import yaml
 
 from datamodules.catalog import find_entry
 from intentbench.cli import main
+from intentbench.commands.describing import describe_method
+from intentbench.models import method_table
 
 SPEC = {
     "name": "small",
@@ -68,6 +72,51 @@ def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for name in ("sasrec", "item_knn", "beauty", "synthetic-tiny"):
         assert f"  {name} " in text
+
+
+def test_list_of_a_method_says_what_a_row_may_say(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    complaint: Complaint,
+) -> None:
+    assert main(["list", "indirec"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "indirec: InDiRec"
+    place = lines.index("  lambda_diff: float = 1.0")
+    assert lines[place + 1].startswith("      weight of L_diff; 0 leaves it out")
+    assert any(line.startswith("  paper: diffusion_target sequence,") for line in lines)
+    assert not any(line.startswith("  n_items") for line in lines)
+    assert "did you mean 'sasrec'" in complaint("list", "sasrecc")
+    monkeypatch.chdir(tmp_path)  # no presets here
+    plugin = Path(__file__).parent / "runner" / "toy_plugin.py"
+    assert main(["list", "toy", "--plugin", str(plugin)]) == 0
+    assert "presets" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", method_table())
+def test_list_has_a_text_for_each_argument_of_each_method(key: str) -> None:
+    lines = describe_method(key).split("arguments of a row")[1].split("presets of")[0].splitlines()
+    for line, below in pairwise(line for line in lines[1:] if line and "has values" not in line):
+        if re.match(r"  \w+: ", line):
+            assert below.startswith("      "), line
+
+
+def test_where_there_are_no_benchmarks_the_list_says_where_it_looked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    complaint: Complaint,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["list", "benchmarks"]) == 0
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title == "benchmarks:"
+    assert lines == [
+        f"  none: looked for in {tmp_path.resolve()}/benchmarks, below the current folder"
+    ]
+    line = complaint("run", "none.yaml")
+    assert "`intentbench list benchmarks` shows those in the current folder's benchmarks/" in line
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,6 +231,23 @@ def test_running_some_rows_leaves_the_others_on_the_page(tmp_path: Path) -> None
     text = page.read_text()
     assert [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")] == rows
     assert "not run" not in text
+
+
+def test_rows_of_other_data_do_not_push_out_what_is_published(
+    complaint: Complaint, tmp_path: Path
+) -> None:
+    events, spec = tmp_path / "events.txt", tmp_path / "small.yaml"
+    rows = [f"{u} " + " ".join(str((u * 7 + k * 3) % 20 + 1) for k in range(6)) for u in range(30)]
+    events.write_text("\n".join(rows))
+    _own_data(spec, events)
+    places = ["--leaderboards", str(tmp_path / "boards"), "--out", str(tmp_path / "runs")]
+    assert main(["run", str(spec), *places]) == 0
+    page = (tmp_path / "boards" / "small.md").read_bytes()
+    events.write_text("\n".join(rows[:-1]))
+    assert "mine popularity" in complaint("run", spec, "--models", "markov", *places)
+    assert (tmp_path / "boards" / "small.md").read_bytes() == page
+    assert main(["run", str(spec), *places]) == 0  # the whole of it may
+    assert (tmp_path / "boards" / "small.md").read_bytes() != page
 
 
 def test_published_trials_need_not_be_run_again(

@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +67,29 @@ def test_other_ranks_are_counted_and_fail(
     assert f"ranks    2 of {rank.shape[1]:,} differ" in capfd.readouterr().out
 
 
+def test_the_commands_of_a_page_of_ones_own_data_and_method_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They name the spec, the plug-in and the changes that made the page."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{u} {' '.join(str((u * 7 + k * 3) % 20 + 1) for k in range(6))}" for u in range(30)]
+    Path("events.txt").write_text("\n".join(rows))
+    entry = {"reader": "sequence_text", "files": {"events": str(tmp_path / "events.txt")}}
+    content = {"datasets": [{"mine": entry}], "models": {"counts": {}}}
+    Path("own.yaml").write_text(yaml.safe_dump(content))
+    shutil.copy(Path(__file__).parent / "runner/toy_plugin.py", "toy_plugin.py")
+    changes = ["--plugin", "toy_plugin.py", "--set", "title=My data"]
+    assert main(["run", "own.yaml", *changes, "--seeds", "0"]) == 0
+    page = Path("leaderboards/own.md").read_text()
+    (whole,) = re.findall(r"^intentbench (run own.yaml .*?title=\S+ \S+)$", page, re.MULTILINE)
+    assert shlex.split(whole) == ["run", "own.yaml", *changes]
+    (cell,) = re.findall(r"^intentbench (run .*--reproduce .*)$", page, re.MULTILINE)
+    assert main(shlex.split(cell)) == 0
+    assert "ranks    equal" in capfd.readouterr().out
+    assert main(["run", "--plugin", "toy_plugin.py", *shlex.split(cell)[-2:]]) == 2
+    assert "give its spec" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -72,7 +98,7 @@ def test_other_ranks_are_counted_and_fail(
         (["--reproduce", "small/synthetic-tiny/markov/7"], "there are synthetic-tiny/markov/0"),
         (["--reproduce", "small/synthetic-tiny/ease/0"], "there are synthetic-tiny/markov, "),
         (["--reproduce", "small/synthetic-tiny/oracle/0"], "nothing is trained"),
-        (["some.yaml", "--reproduce", CELL], "leave out spec"),
+        (["some.yaml", "--reproduce", CELL], "some.yaml: no such file"),
         (["--reproduce", CELL, "--seeds", "1", "--dry-run"], "leave out seeds, dry_run"),
         ([], "give a spec"),
     ],

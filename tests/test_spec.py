@@ -145,6 +145,13 @@ def test_bad_option_is_one_line(tmp_path: Path, options: dict[str, Any], part: s
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_allowed_names_no_help_of_an_option(tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as caught:
+        load(tmp_path, change("data/windwo", 3))
+    assert "did you mean 'window'? allowed: " in str(caught.value)
+    assert "help" not in str(caught.value)
+
+
 def test_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no such file"):
         load_spec(tmp_path / "none.yaml")

@@ -64,7 +64,7 @@ def test_the_command_searches_writes_and_does_nothing_twice(
     assert tuned.budget.value >= tuned.budget.before
     assert (tuned.budget.trials, tuned.budget.pruned, tuned.budget.failed) == (5, 0, 0)
     assert spec.stated.tuning["synthetic-tiny"]["popularity"] == {"instead": "nothing to tune"}
-    assert tune(small, "--write", "--model", "markov") == 0
+    assert tune(small, "--write", "--models", "markov") == 0
     text = capsys.readouterr().out
     assert "5 of 5 trials done" in text
     assert "markov 1/5" not in text
@@ -97,8 +97,8 @@ def test_a_row_waits_for_a_base_that_was_given_new_values(
     ("more", "words"),
     [
         (["--storage", "sqlite://"], "is in memory, name a file"),
-        (["--model", "markof"], "'markof' is not in this benchmark"),
-        (["--dataset", "beauty"], "'beauty' is not in this benchmark"),
+        (["--models", "markof"], "--models: 'markof' is not in this benchmark"),
+        (["--datasets", "beauty"], "--datasets: 'beauty' is not in this benchmark"),
         (["--set", "training.monitor=accuracy"], "unknown metric 'accuracy'"),
         (["--devices", "7"], "no device '7'"),
     ],

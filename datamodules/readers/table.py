@@ -11,23 +11,20 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
 
 from datamodules.errors import FormatError, RequestError
 from datamodules.readers.base import EventTable, check_files
+from datamodules.readers.cells import TimeUnit, numbers, seconds, spread_lists
 from datamodules.readers.lines import (
     brief,
     first_line,
     line_blocks,
     numeric_ids,
-    raise_value,
     read_json_lines,
     read_lines,
 )
-
-TimeUnit = Literal["s", "ms", "date"]
 
 
 def read(
@@ -65,14 +62,15 @@ def read(
         item: column of the item; preparation counts and drops events where it is empty.
         timestamp: column of the time; may be empty in some rows.
         time_unit: "s" or "ms" since 1970, or "date": text such as 2019-10-01 or
-            2019-10-01 12:30:00, taken as UTC.
+            2019-10-01 12:30:00, taken as UTC. Fractions of a second are cut off.
         order: column of numbers that gives the input order, such as a step within a session or a
             place within the user; without it, the order of rows.
         action: column of the action.
         rating: column of the rating.
         session: column of the session.
         split: column with train, valid, test, for the recipe's split "pre_split".
-        item_features: columns that describe items; a list in a cell is several values.
+        item_features: columns that describe items; a list in a cell is several values, and in text
+            a cell that begins with [ is a list in JSON.
         item_text: column with a text about the item.
         header: names of the columns of a CSV file whose first line is an event already.
         collapse_repeats: whether, of events of one user, session, item and action that follow
@@ -112,12 +110,17 @@ def read(
     about_items = [*(item_features or []), *([item_text] if item_text else [])]
     if "items" in files:
         found = source.read(list(columns.values()))
-        items = _open_file(files["items"]).read([columns["item"], *about_items])
+        described = _open_file(files["items"])
+        items = described.read([columns["item"], *about_items])
     else:
+        described = source
         found = items = source.read([*columns.values(), *about_items])
     events = found.select(pl.col(column).alias(name) for name, column in columns.items())
     key = pl.col(columns["item"]).alias("item")
-    features = {name: _values(items.select(key, value=name)) for name in item_features or []}
+    features = {
+        name: spread_lists(items.select(key, value=name), name, described.line)
+        for name in item_features or []
+    }
     texts = None
     if item_text is not None:
         texts = items.select(key, text=pl.col(item_text).cast(pl.String)).drop_nulls()
@@ -136,6 +139,9 @@ class _Source:
     names: list[str]
     first_line: int
     load: Callable[[list[str]], pl.DataFrame]
+
+    def line(self, row: int) -> str:
+        return f"{self.where}:{self.first_line + row}"
 
     def read(self, columns: list[str]) -> pl.DataFrame:
         for column in columns:
@@ -233,17 +239,12 @@ def _typed(events: pl.DataFrame, unit: TimeUnit, source: _Source) -> pl.DataFram
     for name in ("action", "split"):
         if name in events.columns:
             events = events.with_columns(pl.col(name).cast(pl.String))
-    numbers = {"rating": _numbers, "order": _numbers, "timestamp": _seconds}
-    for name, convert in numbers.items():
+    for name in ("rating", "order"):
         if name in events.columns:
-            converted = convert(events[name], unit)
-            bad = converted.is_null() & events[name].is_not_null()
-            if bad.any():
-                row = int(bad.arg_max() or 0)
-                kind = "a date" if name == "timestamp" and unit == "date" else "a number"
-                where = f"{source.where}:{source.first_line + row}"
-                raise_value(where, name, events[name][row], kind)
-            events = events.with_columns(converted.alias(name))
+            events = events.with_columns(numbers(events[name], name, source.line))
+    if "timestamp" in events.columns:
+        times = seconds(events["timestamp"], "timestamp", source.line, unit)
+        events = events.with_columns(times)
     if "order" in events.columns:
         events = events.sort("order", nulls_last=True, maintain_order=True).drop("order")
     return events
@@ -264,29 +265,3 @@ def _without_repeats(events: pl.DataFrame) -> pl.DataFrame:
     as_before = pl.all_horizontal(column.eq_missing(column.shift()) for column in deed)
     repeats = in_time.filter(as_before.over(sitting)).select("row")
     return numbered.join(repeats, on="row", how="anti", maintain_order="left").drop("row")
-
-
-def _numbers(values: pl.Series, _: TimeUnit) -> pl.Series:
-    return values.cast(pl.Float64, strict=False)
-
-
-def _seconds(values: pl.Series, unit: TimeUnit) -> pl.Series:
-    if values.dtype.is_temporal():
-        return values.cast(pl.Datetime("us")).dt.epoch("s")
-    if unit == "date":
-        text = values.cast(pl.String).str.strip_suffix(" UTC")
-        return text.str.to_datetime(time_unit="us", strict=False).dt.epoch("s")
-    whole = values.cast(pl.Int64, strict=False)
-    return whole // 1000 if unit == "ms" else whole
-
-
-def _values(feature: pl.DataFrame) -> pl.DataFrame:
-    """Item and value, a row a value."""
-    value = feature["value"]
-    if value.dtype == pl.String and (value.drop_nulls().head(1).str.starts_with("[")).any():
-        feature = feature.with_columns(pl.col("value").str.json_decode(pl.List(pl.String)))
-    if feature["value"].dtype == pl.List:
-        feature = feature.explode("value")
-    if feature["value"].dtype == pl.Categorical:
-        feature = feature.with_columns(pl.col("value").cast(pl.String))
-    return feature.drop_nulls().unique(maintain_order=True)

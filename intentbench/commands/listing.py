@@ -1,4 +1,4 @@
-"""`intentbench list`: what there is to run; imports no torch."""
+"""`intentbench list`: what there is to run; imports no torch, but to describe one method."""
 
 import argparse
 import ast
@@ -11,17 +11,29 @@ import yaml
 from datamodules.catalog import catalog
 from intentbench.models import method_table
 
+PARTS = ("models", "datasets", "benchmarks")
+"""What can be listed as a whole."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to list."""
     parser.add_argument(
-        "what", nargs="?", choices=["models", "datasets", "benchmarks"], help="default: all"
+        "what",
+        nargs="?",
+        metavar="WHAT",
+        help=f"{', '.join(PARTS)}, or a method: its Card, arguments and presets; default: all",
     )
+    parser.add_argument("--plugin", type=Path, help="a Python file with methods of your own")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the list."""
-    sys.stdout.write(describe_all(options.what))
+    """Print the list, or what a row may say of a method."""
+    if options.what in (None, *PARTS):
+        sys.stdout.write(describe_all(options.what))
+    else:
+        from intentbench.commands.describing import describe_method  # it imports torch
+
+        sys.stdout.write(describe_method(options.what, options.plugin))
     return 0
 
 
@@ -34,11 +46,7 @@ def describe_all(what: str | None = None) -> str:
     parts = {
         "models": lambda: [(key, _summary(path)) for key, path in method_table().items()],
         "datasets": lambda: [(name, entry.title) for name, entry in catalog().items()],
-        "benchmarks": lambda: [
-            (str(p), _title(p))
-            for folder in ("benchmarks", "benchmarks/studies")
-            for p in sorted(Path(folder).glob("*.yaml"))
-        ],
+        "benchmarks": _benchmarks,
     }
     lines = []
     for name in [what] if what else parts:
@@ -46,6 +54,18 @@ def describe_all(what: str | None = None) -> str:
         width = max((len(key) for key, _ in rows), default=0)
         lines += [f"{name}:", *(f"  {key:{width}}  {text}".rstrip() for key, text in rows), ""]
     return "\n".join(lines[:-1]) + "\n"
+
+
+def _benchmarks() -> list[tuple[str, str]]:
+    """File and title of each benchmark; where there is none, where it was looked for."""
+    found = [
+        (str(p), _title(p))
+        for folder in ("benchmarks", "benchmarks/studies")
+        for p in sorted(Path(folder).glob("*.yaml"))
+    ]
+    return found or [
+        (f"none: looked for in {Path('benchmarks').resolve()}, below the current folder", "")
+    ]
 
 
 def _summary(path: str) -> str:

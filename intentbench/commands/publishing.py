@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datamodules.errors import RequestError
 from intentbench.results.record import ORACLE
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def publish_benchmark(
     spec: "BenchmarkSpec",
     result: "GridResult",
-    file: Path,
+    commands: tuple[str, str],
     out: Path,
     runs: Path,
     data_root: Path | None = None,
@@ -34,7 +35,7 @@ def publish_benchmark(
     Args:
         spec: the benchmark.
         result: its trials.
-        file: where the spec was read from.
+        commands: what runs the benchmark again, and what trains one of its cells again.
         out: folder of all leaderboards.
         runs: root of all runs; gets the oracle's ranks.
         data_root: where data files are looked for first.
@@ -43,7 +44,8 @@ def publish_benchmark(
         The pages written; none where nothing has finished.
 
     Raises:
-        RequestError: trials do not belong together, or a dataset cannot be had any more.
+        RequestError: trials do not belong together, or not to those that stay published, or a
+            dataset cannot be had any more.
     """
     from intentbench.reports.cells import attach_ranks
     from intentbench.reports.plan import Plan
@@ -58,7 +60,8 @@ def publish_benchmark(
         datasets=spec.stated.datasets,
         labels=spec.stated.labels,
         seeds=tuple(dict.fromkeys([*spec.stated.seeds, *spec.seeds])),
-        command=f"intentbench run {file}",
+        command=commands[0],
+        reproduce=commands[1],
         groups=spec.groups,
         family=spec.family,
         correction=spec.correction,
@@ -151,6 +154,12 @@ def _kept(out: Path, spec: "BenchmarkSpec", fresh: "list[Result]") -> "list[Resu
     cells = {(record.dataset, record.label): record for record, _ in fresh}
     boards = {record.dataset: record for record, ranks in fresh if ranks is not None}
 
+    def of_one_table(record: "TrialRecord", board: "TrialRecord") -> bool:
+        return (record.data_fingerprint, shared_protocol(record)) == (
+            board.data_fingerprint,
+            shared_protocol(board),
+        )
+
     def fits(record: "TrialRecord") -> bool:
         tried = status.get((record.dataset, record.label, record.seed))
         if tried == "done" or (tried and record.status == "failed"):
@@ -160,9 +169,7 @@ def _kept(out: Path, spec: "BenchmarkSpec", fresh: "list[Result]") -> "list[Resu
         board = boards.get(record.dataset, record)
         if record.dataset not in spec.stated.datasets:
             return False
-        if record.data_fingerprint != board.data_fingerprint:
-            return False
-        if shared_protocol(record) != shared_protocol(board):
+        if not of_one_table(record, board):
             return False
         same = cells.get((record.dataset, record.label))
         if same is None:
@@ -175,7 +182,21 @@ def _kept(out: Path, spec: "BenchmarkSpec", fresh: "list[Result]") -> "list[Resu
         failed = "failed" in (record.status, same.status)  # then nothing is known of noise
         return failed or noise_settings(record) == noise_settings(same)
 
-    return [result for result in read_archive(folder)[2] if fits(result[0])]
+    published = read_archive(folder)[2]
+    others = [
+        f"{record.dataset} {record.label}"
+        for record, _ in published
+        if (record.dataset, record.label) not in cells
+        and record.label in spec.stated.labels
+        and not of_one_table(record, boards.get(record.dataset, record))
+    ]
+    if others and chosen != stated:
+        raise RequestError(
+            f"{folder}: {len(others)} published rows are of other data or another protocol "
+            f"({others[0]}, for one) and would be lost; run the whole benchmark, or publish in "
+            "another folder with --leaderboards"
+        )
+    return [result for result in published if fits(result[0])]
 
 
 def _oracles(

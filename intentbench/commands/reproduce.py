@@ -13,7 +13,6 @@ OUT = Path("reproduced")
 """Where trials go by default: apart from runs, so that no report takes them for further seeds."""
 
 OTHERS = (
-    "spec",
     "models",
     "datasets",
     "seeds",
@@ -33,6 +32,11 @@ def reproduce(options: argparse.Namespace) -> int:
     """
     if given := [name for name in OTHERS if getattr(options, name)]:
         raise RequestError(f"--reproduce takes all from the record; leave out {', '.join(given)}")
+    own = {}
+    if options.spec:
+        from intentbench.spec import load_spec
+
+        own = {e.name: e for e in load_spec(options.spec, plugin=options.plugin).datasets}
     results, published = _find_cell(options.reproduce, options.leaderboards)
     record = published[0]
 
@@ -51,7 +55,8 @@ def reproduce(options: argparse.Namespace) -> int:
 
     root = (options.out or OUT) / options.reproduce.split("/")[0]
     board = [other for other, _ in results]
-    jobs = plan_reproduction(record, board, RunOptions(root, options.data_root), options.plugin)
+    where = RunOptions(root, options.data_root)
+    jobs = plan_reproduction(record, board, where, options.plugin, own)
     slot = choose_slot(record, options.devices)
     console = Console()
     with Progress(console, len(jobs), 1) as progress:

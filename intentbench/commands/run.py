@@ -1,10 +1,15 @@
 """`intentbench run`: do what a benchmark lacks, and write its leaderboard."""
 
 import argparse
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datamodules.errors import RequestError
 from intentbench.commands.shared import add_choice, add_data_root, chosen_spec
+
+if TYPE_CHECKING:
+    from intentbench.spec import BenchmarkSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reproduce",
         metavar="BOARD/DATASET/LABEL/SEED",
-        help="in place of a spec: train a published result again, and compare the ranks",
+        help="train a published result again, and compare the ranks; a spec with it names its data",
     )
     add_choice(parser, "rows to run: a,b; others stay as published")
     parser.add_argument(
@@ -66,7 +71,23 @@ def run(options: argparse.Namespace) -> int:
         from intentbench.commands.publishing import publish_benchmark
 
         for page in publish_benchmark(
-            spec, result, options.spec, options.leaderboards, out, options.data_root
+            spec, result, commands(options, spec), options.leaderboards, out, options.data_root
         ):
             console.print(f"wrote {page}", highlight=False, soft_wrap=True)
     return 1 if result.failed else 0
+
+
+def commands(options: argparse.Namespace, spec: "BenchmarkSpec") -> tuple[str, str]:
+    """What runs a benchmark again, with all that it was read with, and what trains a cell again.
+
+    A cell of data that no catalogue has is found by the spec, which names the file.
+    """
+    from datamodules.catalog import catalog
+
+    file = [str(options.spec)]
+    changes = [part for change in options.overrides for part in ("--set", change)]
+    plugin = ["--plugin", str(options.plugin)] if options.plugin else []
+    own = file if any(name not in catalog() for name in spec.stated.datasets) else []
+    again = ["intentbench", "run", *file, *plugin, *changes]
+    cell = ["intentbench", "run", *own, *plugin, "--reproduce"]
+    return shlex.join(again), shlex.join(cell)

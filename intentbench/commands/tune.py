@@ -18,12 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is searched, with what budget, and where."""
     parser.epilog = "What is searched and what a budget is: docs/tuning.md."
     parser.add_argument("spec", type=Path, help="a YAML file, see benchmarks/")
-    parser.add_argument(
-        "--model", type=names, metavar="ROW,…", dest="models", help="rows; all of them"
-    )
-    parser.add_argument(
-        "--dataset", type=names, metavar="NAME,…", dest="datasets", help="all of them"
-    )
+    parser.add_argument("--models", type=names, help="rows to tune: x,y; default: all")
+    parser.add_argument("--datasets", type=names, help="datasets to take: x,y; default: all")
     parser.add_argument("--trials", type=_positive, required=True, metavar="N", help="budget a row")
     parser.add_argument(
         "--write", action="store_true", help="keep the values for `intentbench run`"

@@ -1,6 +1,7 @@
 """C1 to C3: what a method says about itself."""
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from inspect import signature
@@ -53,8 +54,18 @@ def _check_figure(figure: Published, arguments: set[str]) -> None:
 def test_file_key_and_class_have_one_spelling(subject: Subject) -> None:
     module = sys.modules[subject.cls.__module__]
     if subject.key not in getattr(module, "METHODS", {}):  # a plugin of several methods
-        assert module.__name__.rpartition(".")[2] == subject.key
-    assert subject.cls.__name__.lower() == subject.key.replace("_", "")
+        file = module.__name__.rpartition(".")[2]
+        assert file == subject.key, f"rename the file {file}.py to {subject.key}.py, as its key"
+    name = subject.cls.__name__
+    assert name.lower() == subject.key.replace("_", ""), (
+        f"the class {name} is no other spelling of the key {subject.key!r}: rename the class to "
+        f"{subject.key.title().replace('_', '')}, or the key to {_snake(name)!r} (of a file "
+        "without METHODS the key is the file's name)"
+    )
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 @pytest.mark.contract("C2a")

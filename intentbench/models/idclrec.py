@@ -94,7 +94,8 @@ class IDCLRec(IntentRecommender):
         augmentation: the two views of a row. "prefixes": itself, and another one with its next item
             (or itself again); "dropout_only": itself, twice; "crop_mask_reorder": two edits of it.
         lambda_d: weight of L_d.
-        ld_form: which L_d, with `margin` μ: see `nn.disentangle.adjustment`.
+        ld_form: which L_d, see `nn.disentangle.adjustment`.
+        margin: μ of L_d, where its form has one.
         lambda_1: weight of L_CL1.
         lambda_2: weight of L_CL2.
         temperature: τ of both contrasts.

@@ -157,14 +157,23 @@ def _load(folder: Path, record: TrialRecord) -> Ranks:
 def build_tables(results: Iterable[Result]) -> tuple[Table, ...]:
     """Sort trials into tables and cells.
 
+    A trial that failed and was done again, whatever its arguments then were, is left out.
+
     Raises:
         RequestError: trials of one dataset differ in data, protocol or targets, those of one cell
             in configuration, a seed is there twice, or ranks do not give the recorded metrics.
     """
+    results = list(results)
+    done = {_place(record) for record, ranks in results if ranks is not None}
+    results = [r for r in results if r[1] is not None or _place(r[0]) not in done]
     by_dataset: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda r: (r[0].dataset, r[0].label, r[0].seed, r[0].trial)):
         by_dataset.setdefault(result[0].dataset, []).append(result)
     return tuple(_table(dataset, found) for dataset, found in by_dataset.items())
+
+
+def _place(record: TrialRecord) -> tuple[str, str, int]:
+    return record.dataset, record.label, record.seed
 
 
 def shared_protocol(record: TrialRecord) -> dict[str, Any]:
@@ -268,7 +277,7 @@ def _require_same(
             ours, theirs = ({name: side.get(name) for name in names} for side in (ours, theirs))
         raise RequestError(
             f"{where}: trial {first.trial} ({first.label}) and trial {other.trial} ({other.label}) "
-            f"differ in {what}: {ours} and {theirs}; report them apart or remove one"
+            f"differ in {what}: {ours} and {theirs}; report them apart, or remove one's folder"
         )
 
 

@@ -26,7 +26,8 @@ def render_text(report: GateReport) -> str:
             *_tested(cell),
             *(f"  note: {note}" for note in _notes(cell)),
         ]
-    return "\n".join([*lines, "", *_advice(report)]) + "\n"
+    advice = _advice(report)
+    return "\n".join([*lines, *([""] if advice else []), *advice]) + "\n"
 
 
 def render_markdown(report: GateReport) -> str:
@@ -64,9 +65,8 @@ def render_markdown(report: GateReport) -> str:
         if text
     ]
     lines += ["", *notes, *([""] if notes else [])]
-    return (
-        "\n".join([*lines, "**What to do next**", "", *map("- {}".format, _advice(report))]) + "\n"
-    )
+    advice = _advice(report) or ["Nothing."]
+    return "\n".join([*lines, "**What to do next**", "", *map("- {}".format, advice)]) + "\n"
 
 
 def render_update_text(changes: Sequence[Change], baseline: object) -> str:
@@ -189,7 +189,7 @@ def _advice(report: GateReport) -> list[str]:
     if report.unjudged:
         names = ", ".join(f"{code(label)} on {code(dataset)}" for dataset, label in report.unjudged)
         lines.append(f"Not in the baseline, hence not judged: {names}; {accept} takes them in.")
-    return lines or ["Nothing."]
+    return lines
 
 
 def _seed_advice(cells: Sequence[GateCell], margin: float) -> str:

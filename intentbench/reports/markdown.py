@@ -264,7 +264,7 @@ def _commands(board: Leaderboard) -> list[str]:
 def _cell_commands(board: Leaderboard, dataset: str, row: Row) -> list[str]:
     """One cell anew, by example: what the spec has there, and what was published there."""
     seed = row.records[0].seed
-    cell = f"intentbench run --reproduce {board.name}/{dataset}/{row.label}/{seed}"
+    cell = f"{board.plan.reproduce} {board.name}/{dataset}/{row.label}/{seed}"
     lines = [
         "",
         "# one cell, this one for example: trained again, compared with its ranks",

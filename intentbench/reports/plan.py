@@ -25,6 +25,7 @@ class Plan:
         labels: all that were to be run.
         seeds: of stochastic methods.
         command: what runs the benchmark again.
+        reproduce: what trains one published cell again, up to the cell's name.
         groups: groups of users by activity that are shown; 0 or 1 shows none.
         family: of `FAMILIES`; that of the reference needs one.
         correction: of `CORRECTIONS`.
@@ -39,6 +40,7 @@ class Plan:
     labels: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     command: str = ""
+    reproduce: str = "intentbench run --reproduce"
     groups: int = 0
     family: str = PAIRS
     correction: Method = "holm"
@@ -62,7 +64,7 @@ class Plan:
         fields = asdict(self)
         if not fields["tuning"]:
             del fields["tuning"]
-        for name in ("groups", "family", "correction"):
+        for name in ("reproduce", "groups", "family", "correction"):
             if fields[name] == getattr(Plan, name):
                 del fields[name]
         return fields

@@ -3,6 +3,7 @@
 So whoever has the copy makes the same pages, byte for byte.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from intentbench.results.store import write_atomic
 
 RANKS = "ranks"
 """Folder beside the pages that holds what they were computed from."""
+
+_PICTURE_LINK = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 
 
 def publish(runs: Path, name: str, out: Path, plan: Plan | None = None) -> list[Path]:
@@ -66,7 +69,7 @@ def publish_results(results: Iterable[Result], name: str, out: Path, plan: Plan)
 
 
 def render(folder: Path, out: Path) -> list[Path]:
-    """Write the pages of published ranks.
+    """Write the pages of published ranks, and remove pictures that the page shows no more.
 
     Args:
         folder: `leaderboards/ranks/<name>`.
@@ -80,9 +83,22 @@ def render(folder: Path, out: Path) -> list[Path]:
         OSError: the disk is full or may not be written.
     """
     pages = make_pages(folder)
+    page = out / f"{folder.name}.md"
+    stale = [name for name in shown_pictures(page) if name not in pages]
     for name, content in pages.items():
         write_atomic(out / name, content)
+    for name in stale:
+        if name.startswith(f"{folder.name}.") and "/" not in name:
+            (out / name).unlink(missing_ok=True)
     return [out / name for name in pages]
+
+
+def shown_pictures(page: Path) -> list[str]:
+    """The pictures that a page links to, each once; none where there is no page."""
+    if not page.is_file():
+        return []
+    links = _PICTURE_LINK.findall(page.read_text(encoding="utf-8", errors="replace"))
+    return list(dict.fromkeys(links))
 
 
 def make_pages(folder: Path) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ from intentbench.metrics.users import mean_metric, metric_names
 from intentbench.reports.archive import read_archive
 from intentbench.reports.cells import Table, build_tables, recorded_history
 from intentbench.reports.history import check_history, read_history
-from intentbench.reports.publish import RANKS, make_pages
+from intentbench.reports.publish import RANKS, make_pages, shown_pictures
 from intentbench.stats.effects import Effect
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-15
@@ -44,7 +44,6 @@ _BOUNDARY = 1e-9  # relative; JSON, from which the unrounded numbers are taken, 
 _UNSHOWN = {f'"{field.name}":' for field in fields(Effect)}  # in JSON alone, and often short
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?")
 _JSON_NUMBER = re.compile(r'(\s*(?:"(?:[^"\\]|\\.)*": )?)(-?\d+(?:\.\d+)?(?:e[-+]\d+)?)(,?)')
-_PICTURE_LINK = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 
 
 @dataclass(frozen=True)
@@ -247,11 +246,8 @@ def _check_metrics(tables: Sequence[Table]) -> list[str]:
 
 def _missing_pictures(page: Path, made: dict[str, bytes]) -> list[str]:
     """Pictures that a page shows and that are not there; those that are made are known of."""
-    if not page.is_file():
-        return []
-    links = _PICTURE_LINK.findall(page.read_text(encoding="utf-8", errors="replace"))
     return [
         f"{page.name}: shows {link}, which is missing"
-        for link in dict.fromkeys(links)
+        for link in shown_pictures(page)
         if link not in made and not (page.parent / link).is_file()
     ]

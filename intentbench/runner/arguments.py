@@ -58,6 +58,7 @@ def resolve_arguments(
     filled = filled or {}
     parser = _parser(target)
     names = {action.dest.removeprefix("a.") for action in parser._actions} - {"help", "a"}
+    names = {name for name in names if not name.endswith(".help")}  # of an argument that is a class
     allowed = names - filled.keys()
     for name in given:
         if name not in allowed:

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from datamodules.catalog import DatasetEntry, catalog, find_entry
+from datamodules.catalog import DatasetEntry, catalog
 from datamodules.errors import RequestError
 from datamodules.prepare import prepare
 from datamodules.prepared import load_prepared
@@ -27,6 +27,7 @@ def plan_reproduction(
     board: Sequence[TrialRecord],
     options: RunOptions,
     plugin: Path | None = None,
+    own: Mapping[str, DatasetEntry] | None = None,
 ) -> list[Job]:
     """What has to be trained, in this order; the last is the trial itself.
 
@@ -38,14 +39,15 @@ def plan_reproduction(
         board: every trial of its board.
         options: where to, and where data is.
         plugin: a file with further methods.
+        own: datasets of a spec, by name, looked at before the catalogue.
 
     Raises:
         RequestError: the method, the data or the texts are not to be had as the trial had them.
     """
     where = f"{record.dataset} {record.label} seed {record.seed}"
-    if record.dataset not in catalog():
-        raise RequestError(f"{where}: its data is in no catalogue; run its spec in place of this")
-    entry = find_entry(record.dataset)
+    entry = {**catalog(), **(own or {})}.get(record.dataset)
+    if entry is None:
+        raise RequestError(f"{where}: its data is in no catalogue; give its spec, too")
     dataset = load_prepared(prepare(entry, options.data_root))
     if dataset.fingerprint != record.data_fingerprint:
         raise RequestError(

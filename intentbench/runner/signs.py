@@ -15,6 +15,8 @@ from intentbench.runner.intents import IntentTable, collect_intents, spread_user
 if TYPE_CHECKING:
     from torch import Tensor
 
+UNVALIDATED = "no validation events: the last epoch was tested, and nothing ended training early"
+
 USERS = 256
 """Users whose last positions are looked at after each validation."""
 

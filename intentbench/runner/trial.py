@@ -39,6 +39,7 @@ from intentbench.runner.events import log_outcome
 from intentbench.runner.fit import find_watches, fit_trial, train_to_best
 from intentbench.runner.noise import Ranker, rank_under_noise, read_plan
 from intentbench.runner.resuming import forget_last
+from intentbench.runner.signs import UNVALIDATED
 
 
 def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "auto") -> TrialRecord:
@@ -90,7 +91,7 @@ def run_trial(folder: Path, prepared: Path | None = None, accelerator: str = "au
         best_epoch=watch.best_epoch if model.CARD.gradient else -1,
         curve=[round(value, 6) for value in watch.curve],
         cost=cost,
-        signs=signs.signs,
+        signs=signs.signs + [UNVALIDATED] * (model.CARD.gradient and not fitted.validation),
         intents=model.intent_metrics if isinstance(model, EventRecommender) else {},
         environment=describe_environment(device_name(model.device), torch.get_num_threads()),
         finished=utc_now(),

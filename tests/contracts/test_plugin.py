@@ -96,6 +96,20 @@ def test_suite_checks_the_methods_of_a_file_and_no_others(
     }
 
 
+def test_a_class_named_unlike_its_file_is_told_the_names_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    alone = TOY[: TOY.index("class Peeks")].replace("class Counts", "class LastItem")
+    Path("my_method.py").write_text(alone, encoding="utf-8")
+    status, outcomes = run_suite("my_method.py", "-k", "one_spelling")
+    assert status == 1
+    assert outcomes == {"test_file_key_and_class_have_one_spelling[my_method]": "failed"}
+    text = capsys.readouterr().out
+    assert "the class LastItem is no other spelling of the key 'my_method'" in text
+    assert "rename the class to MyMethod, or the key to 'last_item'" in text
+
+
 def test_missing_file_is_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,6 +75,9 @@ def test_parquet_with_items_beside_it(tmp_path: Path) -> None:
     [
         (["1500", "2500"], "ms", [1, 2]),
         (["1500", ""], "s", [1500, None]),
+        (["1600799751.75", "7", "-1.5"], "s", [1600799751, 7, -2]),
+        (["1600799751123.75", ""], "ms", [1600799751, None]),
+        (["7300000000", "4102444800"], "s", [7300000000, 4102444800]),  # numbers beyond dates
         (["1970-01-02", "1970-01-03"], "date", [86400, 172800]),
         (["1970-01-01 00:01:00 UTC", "1970-01-01 00:00:01 UTC"], "date", [60, 1]),
     ],
@@ -83,6 +86,56 @@ def test_time_units(tmp_path: Path, values: list[str], unit: str, expected: list
     text = "user,timestamp,item\n" + "".join(f"1,{value},2\n" for value in values)
     table = read_events("table", write(tmp_path, events_csv=text), {"time_unit": unit})
     assert table.events.collect()["timestamp"].to_list() == expected
+
+
+def test_floating_point_times_lose_their_fraction(tmp_path: Path) -> None:
+    path = tmp_path / "events.parquet"
+    pl.DataFrame({"user": [1, 1], "item": [1, 2], "timestamp": [1.6e9 + 0.5, None]}).write_parquet(
+        path
+    )
+    found = rows(read_events("table", {"events": path}, {}), "timestamp")
+    assert found == [(1_600_000_000,), (None,)]
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "message"),
+    [
+        (
+            "1600799751123",
+            {},
+            "timestamp 1600799751123 is no time in seconds but looks like milliseconds: "
+            "set time_unit: ms",
+        ),
+        ("1600799751123.5", {}, "looks like milliseconds: set time_unit: ms"),
+        (
+            "1600799751123456",
+            {},
+            "looks like microseconds: divide the times by 1,000 and set time_unit: ms",
+        ),
+        (
+            "1600799751123456789",
+            {},
+            "looks like nanoseconds: divide the times by 1,000,000 and set time_unit: ms",
+        ),
+        (
+            "1600799751123456",
+            {"time_unit": "ms"},
+            "is no time in milliseconds but looks like microseconds: divide the times by 1,000",
+        ),
+        (
+            "2019-10-01",
+            {},
+            r"timestamp is not a number \(for dates set time_unit: date\): '2019-10-01'",
+        ),
+        ("2019-10-01 12:30:00 UTC", {"time_unit": "ms"}, "for dates set time_unit: date.*"),
+        ("2019-10-01T12:30:00Z", {}, "for dates set time_unit: date.*"),
+    ],
+)
+def test_times_of_another_unit_are_refused(
+    tmp_path: Path, value: str, options: dict[str, str], message: str
+) -> None:
+    text = f"user,item,timestamp\n1,2,\n1,2,1500\n1,3,{value}\n"
+    refuse("table", write(tmp_path, events_csv=text), rf"events\.csv:4: .*{message}$", **options)
 
 
 def test_parquet_times(tmp_path: Path) -> None:
@@ -130,9 +183,33 @@ def test_bad_tables_are_named(
     refuse("table", write(tmp_path, **{name: text}), message, **options)
 
 
+def test_a_cell_that_begins_with_a_bracket_is_a_list(tmp_path: Path) -> None:
+    text = 'user,item,tags\n1,a,plain\n1,b,"[""x"", ""y"", 2]"\n1,c,\n1,d,[]\n'
+    table = read_events("table", write(tmp_path, events_csv=text), {"item_features": ["tags"]})
+    found = table.item_features["tags"].rows()
+    assert found == [("a", "plain"), ("b", "x"), ("b", "y"), ("b", "2")]
+
+
+@pytest.mark.parametrize("cell", ["['g5', 'x0']", "[none]", '["a"', '["a", ["b"]]', "[" + 99 * "x"])
+@pytest.mark.parametrize("first", ["plain", '["a"]'])
+def test_lists_that_are_no_json_are_named(tmp_path: Path, first: str, cell: str) -> None:
+    tags = [f'"{value.replace(chr(34), 2 * chr(34))}"' for value in (first, cell)]
+    items = "".join(f"{item},{tag}\n" for item, tag in zip("ab", tags, strict=True))
+    files = write(tmp_path, events_csv="user,item\n1,a\n", items_csv=f"item,tags\n{items}")
+    with pytest.raises(FormatError) as caught:
+        read_events("table", files, {"item_features": ["tags"]})
+    line = str(caught.value)
+    assert line.startswith(f"{files['items']}:3: tags begins with [ but is no JSON list")
+    assert repr(cell)[:70] in line
+    assert line.endswith('; write lists as JSON: ["a", "b"]')
+    assert len(line.splitlines()) == 1
+
+
 def test_bad_dates_are_named(tmp_path: Path) -> None:
     files = write(tmp_path, events_csv="user,item,timestamp\n1,2,2020-01-01\n1,2,soon\n")
     refuse("table", files, "events.csv:3: timestamp is not a date: 'soon'", time_unit="date")
+    first = write(tmp_path, events_csv="user,item,timestamp\n1,2,\n1,2,soon\n")
+    refuse("table", first, "events.csv:3: timestamp is not a date: 'soon'", time_unit="date")
     with pytest.raises(RequestError, match="time_unit is s, ms or date, not 'h'"):
         read_events("table", files, {"time_unit": "h"})
 

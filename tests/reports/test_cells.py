@@ -67,6 +67,15 @@ def test_failed_trials_are_kept_apart(tmp_path: Path) -> None:
     assert [record.reason for record in cell.failed] == ["it broke"]
 
 
+def test_a_failure_that_was_mended_with_other_arguments_is_left_out() -> None:
+    failed, _ = result(0, status="failed", trial="before", arguments={"loss": "bce1"})
+    ((cell,),) = (table.cells for table in build_tables([(failed, None), result(0)]))
+    assert [record.trial for record in cell.records] != ["before"]
+    assert cell.failed == ()
+    with pytest.raises(RequestError, match="differ in arguments"):  # of another seed it stands
+        build_tables([(replace(failed, seed=1), None), result(0)])
+
+
 def test_oracle_is_a_ceiling_and_deterministic(tmp_path: Path) -> None:
     write_trial(tmp_path, ORACLE, "beauty", 0)
     (cell,) = build_tables(read_results(tmp_path))[0].cells

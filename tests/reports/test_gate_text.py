@@ -96,6 +96,10 @@ def test_a_pass_asks_for_nothing(mixed: GateReport) -> None:
     passed = replace(mixed, cells=mixed.cells[:1], unjudged=())
     assert render_markdown(passed).startswith("## Regression gate: pass\n")
     assert render_markdown(passed).endswith("**What to do next**\n\n- Nothing.\n")
+    text = render_text(passed)
+    assert "Nothing" not in text
+    assert text.splitlines()[-1].startswith("  ")  # the last row's own lines
+    assert render_text(mixed).splitlines()[-1].startswith("Not in the baseline")
 
 
 def test_junit_keeps_the_layout(mixed: GateReport) -> None:

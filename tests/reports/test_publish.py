@@ -18,6 +18,7 @@ from intentbench.reports.cells import read_results
 from intentbench.reports.exports import FIELDS
 from intentbench.reports.plan import Plan
 from intentbench.reports.publish import publish, render
+from intentbench.reports.verify import verify_boards
 from intentbench.results.store import read_record, save_ranks, trial_folder, write_record
 from intentbench.stats.contrast import contrast
 from intentbench.stats.family import compare_all
@@ -129,6 +130,17 @@ def test_a_row_that_is_gone_leaves_no_ranks(runs: Path, tmp_path: Path) -> None:
     kept = sorted(p.name for p in (tmp_path / "ranks" / "board").rglob("*") if p.is_file())
     assert kept == ["beauty.npz", "board.json", "history.json", "item_knn.json", "item_knn.npz"]
     assert list(tmp_path.rglob(".*")) == []
+
+
+def test_a_picture_that_is_not_shown_any_more_is_removed(runs: Path, tmp_path: Path) -> None:
+    publish(runs, "board", tmp_path)
+    other = tmp_path / "board.mine.svg"
+    other.write_text("not of the page")
+    assert (tmp_path / "board.beauty.intervals.svg").is_file()
+    publish(runs / "beauty" / "item_knn", "board", tmp_path)
+    assert [path.name for path in tmp_path.glob("*.svg")] == [other.name]
+    other.unlink()
+    assert all(not check.findings for check in verify_boards(tmp_path))
 
 
 def test_large_catalogues_keep_their_ranks(tmp_path: Path) -> None:

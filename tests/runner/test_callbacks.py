@@ -1,6 +1,7 @@
 """Recall of several validation targets a user, logged before the module forgets its ranks."""
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from intentbench.contracts.data import planted_cycles
 from intentbench.contracts.subject import quiet_trainer
 from intentbench.metrics.users import metric_names
 from intentbench.results.progress import TrialProgress, read_progress, write_progress
+from intentbench.results.record import TrialRecord
 from intentbench.results.store import load_ranks
 from intentbench.runner.callbacks import RECALLS, EpochWatch, UserRecall
 from intentbench.runner.config import Training, Trial, write_config
 from intentbench.runner.recommend import load_checkpoint
+from intentbench.runner.signs import UNVALIDATED
 from intentbench.runner.trial import run_trial
 from tests.metrics import reference
 from tests.runner.conftest import MakeSpec
@@ -36,14 +39,17 @@ from tests.runner.toy_plugin import Toy
 USERS, ITEMS, WINDOW = 30, 40, 8
 
 
-def several_targets() -> PreparedDataset:
+PARTS = (TRAIN, 4, 7), (VALID, 1, 6), (TEST, 1, 6)
+
+
+def several_targets(parts: Sequence[tuple[int, int, int]] = PARTS) -> PreparedDataset:
     """Users of 4 to 6 training items with a set of validation and of test items, none twice."""
     generator = np.random.default_rng(0)
     items: list[int] = []
     split: list[int] = []
     offsets = [0]
     for _ in range(USERS):
-        for part, low, high in ((TRAIN, 4, 7), (VALID, 1, 6), (TEST, 1, 6)):
+        for part, low, high in parts:
             split += [part] * int(generator.integers(low, high))
         count = len(split) - offsets[-1]
         items += (1 + generator.permutation(ITEMS)[:count]).tolist()
@@ -188,40 +194,53 @@ def test_progress_foretells_the_end_if_nothing_improves(tmp_path: Path, every: i
     assert (ended.phase, ended.epoch) == ("testing", last)
 
 
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrialRecord]:
+    """Runs a trial of the toy, in `tmp_path / "trial"`, on data of several targets."""
+
+    def run(data: PreparedDataset, training: Training, **noise: Any) -> TrialRecord:
+        prepared, folder = tmp_path / "prepared", tmp_path / "trial"
+        prepared.mkdir()
+        folder.mkdir()
+        users, items = ([str(number) for number in range(count)] for count in (USERS, ITEMS))
+        write_prepared(data, prepared, users, items)
+        trial = Trial(
+            dataset="several",
+            source=str(prepared),
+            fingerprint=data.fingerprint,
+            label="toy",
+            method="toy",
+            class_path="tests.runner.toy_plugin.Toy",
+            arguments={"n_items": ITEMS, "n_users": USERS, "window": WINDOW},
+            data={
+                "layout": "all",
+                "window": WINDOW,
+                "batch_size": 8,
+                "targets": "last",
+                "mask_history": True,
+            },
+            training=training,
+            seed=0,
+            noise=noise,
+        )
+        write_config(folder, trial)
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Lightning sets it, too
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        record = run_trial(folder, prepared, "cpu")
+        torch.use_deterministic_algorithms(deterministic)  # a trial has its process to itself
+        return record
+
+    return run
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")
 def test_trial_on_sets_records_recall_and_ndcg_of_users(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Callable[..., TrialRecord]
 ) -> None:
-    prepared, folder = tmp_path / "prepared", tmp_path / "trial"
-    data = several_targets()
-    prepared.mkdir()
-    folder.mkdir()
-    users, items = ([str(number) for number in range(count)] for count in (USERS, ITEMS))
-    write_prepared(data, prepared, users, items)
-    trial = Trial(
-        dataset="several",
-        source=str(prepared),
-        fingerprint=data.fingerprint,
-        label="toy",
-        method="toy",
-        class_path="tests.runner.toy_plugin.Toy",
-        arguments={"n_items": ITEMS, "n_users": USERS, "window": WINDOW},
-        data={
-            "layout": "all",
-            "window": WINDOW,
-            "batch_size": 8,
-            "targets": "last",
-            "mask_history": True,
-        },
-        training=Training(max_epochs=4, monitor="recall@20"),
-        seed=0,
-        noise={"kinds": ["swap"], "rates": [0.3]},
-    )
-    write_config(folder, trial)
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Lightning sets it, too
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    record = run_trial(folder, prepared, "cpu")
-    torch.use_deterministic_algorithms(deterministic)  # a trial has its process to itself
+    data, folder = several_targets(), tmp_path / "trial"
+    training = Training(max_epochs=4, monitor="recall@20")
+    record = run(data, training, kinds=["swap"], rates=[0.3])
+    assert UNVALIDATED not in record.signs
     assert record.protocol["history"] == "train"
     model = load_checkpoint(folder / "best.ckpt")
     assert isinstance(model, Toy)
@@ -235,6 +254,14 @@ def test_trial_on_sets_records_recall_and_ndcg_of_users(
     for name in RECALLS:
         assert record.validation[name] == pytest.approx(validation[name], abs=1e-6)
     assert len(load_ranks(folder)["rank"]) == int((data.split == TEST).sum()) > USERS
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's, of what is then said
+def test_a_trial_without_validation_says_so(run: Callable[..., TrialRecord]) -> None:
+    data = several_targets([(TRAIN, 4, 7), (TEST, 1, 6)])
+    record = run(data, Training(max_epochs=3, patience=1, monitor="recall@20"))
+    assert UNVALIDATED in record.signs
+    assert (record.cost.epochs, record.best_epoch, record.validation) == (3, -1, {})
 
 
 @pytest.mark.parametrize("monitor", RECALLS)

@@ -5,11 +5,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from intentbench.reports.leaderboard import FULL_SEEDS, Leaderboard
+from intentbench.reports.leaderboard import FULL_SEEDS, Leaderboard, Row
 from intentbench.reports.site.datasets import DatasetPage
 from intentbench.reports.site.methods import MethodPage
 from intentbench.reports.site.names import board_page, dataset_page, method_page
 from intentbench.reports.site.tables import Cell, HtmlTable, link, make_table, plain_cell
+from intentbench.results.record import TrialRecord
 
 
 def index_tables(
@@ -35,8 +36,13 @@ def _boards(boards: Sequence[Leaderboard]) -> HtmlTable:
     return make_table("Leaderboards", columns)
 
 
-def _records(board: Leaderboard) -> list[Any]:
-    return [record for section in board.sections for record in section.records]
+def _competitors(board: Leaderboard) -> list[Row]:
+    """Rows without the ceilings, which are no trials of anything."""
+    return [row for section in board.sections for row in section.rows if not row.ceiling]
+
+
+def _records(board: Leaderboard) -> list[TrialRecord]:
+    return [record for row in _competitors(board) for record in row.records]
 
 
 def _dataset_links(board: Leaderboard) -> Cell:
@@ -48,7 +54,7 @@ def _dataset_links(board: Leaderboard) -> Cell:
 
 
 def _rows(board: Leaderboard) -> Cell:
-    rows = [row for section in board.sections for row in section.rows]
+    rows = _competitors(board)
     done = sum(bool(row.means) for row in rows)
     return plain_cell(f"{done} of {len(rows)}", float(done))
 

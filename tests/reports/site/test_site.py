@@ -191,6 +191,18 @@ def test_the_leaderboard_shows_the_figures_of_its_json(
             assert table.column("tier")[place][0] == str(row["tier"] or "-")
 
 
+def test_the_first_page_counts_no_ceiling(pages: dict[str, Page], figures: dict[str, Any]) -> None:
+    rows = [row for section in figures.values() for row in section["rows"]]
+    tried = [row for row in rows if not row["ceiling"]]
+    assert len(tried) == len(rows) - 1
+    table = next(t for t in pages["index.html"].tables if t.caption == "Leaderboards")
+    place = [line[0][0] for line in table.rows].index("A board & more")
+    done = sum(bool(row["metrics"]) for row in tried)
+    assert table.column("rows with a result")[place][0] == f"{done} of {len(tried)}"
+    trials = sum(len(row["trials"]) for row in tried)
+    assert table.column("trials")[place][0] == str(trials)
+
+
 def test_pages_of_methods_and_datasets_show_the_same_figures(
     pages: dict[str, Page], figures: dict[str, Any]
 ) -> None:
