@@ -130,7 +130,7 @@ def load_spec(
     common = Common.read(raw, path)
     entries = _entries(raw.get("datasets"), str(path))
     rows = read_mapping(raw.get("models"), f"{path}: models", empty=False)
-    name = read_name(raw.get("name", path.stem), f"{path}: name")
+    name = read_name(path.stem if raw.get("name") is None else raw["name"], f"{path}: name")
     entrants = read_entrants(rows, common, methods, path, name)
     labels = [entrant.label for entrant in entrants]
     reference = raw.get("reference", "")
@@ -149,7 +149,7 @@ def load_spec(
     stated_seeds = _seeds(raw.get("seeds", BenchmarkSpec.seeds), None, str(path))
     return BenchmarkSpec(
         name=name,
-        title=str(raw.get("title", raw.get("name", path.stem))),
+        title=str(raw.get("title") or name),
         datasets=tuple(entry for entry in entries if entry.name in kept_data),
         entrants=tuple(entrant for entrant in entrants if entrant.label in kept),
         seeds=stated_seeds if seeds is None else _seeds(stated_seeds, seeds, str(path)),

@@ -8,7 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+import yaml
 
+from datamodules.errors import RequestError
 from datamodules.prepare import prepare
 from datamodules.prepared import TEST, load_prepared
 from datamodules.sequence import SequenceDataModule
@@ -77,6 +79,45 @@ def test_lists_leave_the_history_out(trial: Path) -> None:
         had = {items[i - 1] for i in data.items[data.offsets[u] : data.offsets[u + 1]].tolist()}
         assert not had & set(lists[user])
         assert len(set(lists[user])) == len(lists[user]) == min(40, data.n_items - len(had))
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A spec of data with two test events a user and none for validation, and a checkpoint."""
+    root = tmp_path_factory.mktemp("split")
+    parts = ["train", "train", "train", "test", "test"]
+    rows = [f"{u},{(u * 3 + k * 7) % 23},{part}" for u in range(20) for k, part in enumerate(parts)]
+    (root / "events.csv").write_text("\n".join(["user,item,part", *rows]))
+    entry = {
+        "reader": "table",
+        "files": {"events": str(root / "events.csv")},
+        "options": {"user": "user", "item": "item", "split": "part"},
+        "recipe": {"split": "pre_split"},
+    }
+    spec = root / "spec.yaml"
+    spec.write_text(yaml.safe_dump({"datasets": [{"mine": entry}], "models": {"markov": {}}}))
+    command = ["run", str(spec), "--out", str(root / "runs"), "--no-page"]
+    assert main(command) == 0
+    return spec, next(root.glob("runs/mine/markov/*/best.ckpt"))
+
+
+def test_a_user_of_several_targets_has_one_list(split: tuple[Path, Path]) -> None:
+    found = recommend(split[1], 5, "test", None)
+    assert found.users.tolist() == list(range(20))
+    every = recommend(split[1], 5, "next", None)
+    assert len(every.users) == 20
+
+
+def test_a_stage_without_events_is_refused(split: tuple[Path, Path]) -> None:
+    with pytest.raises(RequestError, match="mine has no validation events"):
+        recommend(split[1], 5, "validation", None)
+
+
+def test_nothing_is_tuned_without_validation_events(
+    split: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune", str(split[0]), "--trials", "1"]) == 2
+    assert "mine: has no validation events" in capsys.readouterr().err
 
 
 def test_methods_without_intents_have_no_further_columns(trial: Path) -> None:

@@ -57,6 +57,11 @@ def test_values_can_be_set_by_dotted_path(tmp_path: Path) -> None:
     assert counts.data["window"] == 3
 
 
+def test_a_name_or_title_without_a_value_is_none(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD, overrides=["name=", "title="])
+    assert (spec.name, spec.title) == ("spec", "spec")
+
+
 def test_parts_can_be_chosen(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD, models=["counts"], seeds=[5], datasets=["synthetic-tiny"])
     assert [entrant.label for entrant in spec.entrants] == ["counts"]
@@ -98,6 +103,7 @@ def change(path: str, value: Any) -> dict[str, Any]:
         (change("data", {"windw": 3}), ["data", "'windw'", "did you mean 'window'?"]),
         (change("data", {"window": "x"}), ["data", "window", "int"]),
         (change("data", {"seed": 3}), ["data", "'seed'"]),
+        (change("data", {"batch_size": 0}), ["data.batch_size", "at least 1"]),
         (change("training", {"epochs": 3}), ["training", "'epochs'", "max_epochs"]),
         (change("training", {"patience": 0}), ["training.patience", "at least 1"]),
         (change("training", {"monitor": "ndcg@11"}), ["training.monitor", "'ndcg@10'?"]),

@@ -214,6 +214,9 @@ def _entrant(
         if not settings.get("added_pairs"):
             settings.pop("added_pairs", None)  # names of trials without any stay
         settings |= {"layout": layout, "pad_to_window": cls.CARD.fixed_window}
+        for name in ("window", "batch_size", "evaluation_batch_size"):
+            if settings[name] < 1:
+                raise RequestError(f"{where}.data.{name}: must be at least 1, not {settings[name]}")
         unsaid = ("dataset", "data_root", "seed", "device_resident")
         return {name: value for name, value in settings.items() if name not in unsaid}
 

@@ -147,11 +147,12 @@ def recommend(checkpoint: Path, k: int, stage: Stage, data_root: Path | None) ->
         checkpoint: `best.ckpt` of a trial.
         k: list length.
         stage: what the lists stand for: "next" follows all of a user's events; "test" and
-            "validation" follow what was known before that target.
+            "validation" follow what was known before that target. Where that is the same for all
+            targets of a user, they have one list.
         data_root: where data files are looked for.
 
     Raises:
-        RequestError: k is below 1, or see `load_checkpoint`.
+        RequestError: k is below 1, the data has no event of this stage, or see `load_checkpoint`.
     """
     if k < 1:
         raise RequestError(f"-k {k}: must be at least 1")
@@ -165,8 +166,13 @@ def recommend(checkpoint: Path, k: int, stage: Stage, data_root: Path | None) ->
     for batch in loader:
         parts.append((batch.users, *model.recommend(batch, k)))
         intents.append(predict_intents(model, batch) if isinstance(model, EventRecommender) else {})
+    if not parts:
+        raise RequestError(f"{checkpoint}: {data.dataset.meta.name} has no {stage} events")
     users, items, scores = (torch.cat(column) for column in zip(*parts, strict=True))
     order = users.argsort(stable=True)
+    if data.dataset.meta.history != "successive":  # the same list for each target of a user
+        follows = users[order].diff(prepend=users.new_tensor([-1])) > 0
+        order = order[follows]
     columns = {name: np.concatenate([part[name] for part in intents]) for name in intents[0]}
     items = torch.where(scores > -torch.inf, items, PAD)
     return Recommendations(

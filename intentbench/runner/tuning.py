@@ -12,6 +12,7 @@ from typing import Any
 from optuna.trial import Trial as StudyTrial
 
 from datamodules.errors import RequestError
+from datamodules.prepared import VALID, load_prepared
 from intentbench.results.environment import describe_environment
 from intentbench.results.store import CHECKPOINT, read_record
 from intentbench.runner.entrants import Entrant
@@ -142,8 +143,8 @@ def plan_searches(
         The searches, those of rows that start from another one last.
 
     Raises:
-        RequestError: a dataset cannot be had, a method needs more than it has, a space is wrong, or
-            a row trains in several processes.
+        RequestError: a dataset cannot be had, has no validation events or less than a method needs,
+            a space is wrong, or a row trains in several processes.
     """
     present = {entrant.label: entrant for entrant in spec.entrants}
     untuned = {e.label: replace(e, tuned={}) if e.label in labels else e for e in spec.entrants}
@@ -163,6 +164,8 @@ def plan_searches(
     searches = []
     for job in (planned.job for planned in grid if planned.job.trial.label in labels):
         label, dataset = job.trial.label, job.trial.dataset
+        if not (load_prepared(job.prepared).split == VALID).any():
+            raise RequestError(f"{dataset}: has no validation events, by which tune chooses")
         search = _search(untuned[label], job, spaces[label])
         now = present[label].arguments_on(dataset)
         searches.append(replace(search, present={name: now[name] for name in search.space}))
