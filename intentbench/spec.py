@@ -166,6 +166,15 @@ def load_spec(
     )
 
 
+def read_datasets(path: Path) -> tuple[DatasetEntry, ...]:
+    """The datasets that a spec names or describes; the rest of it is not looked at.
+
+    Raises:
+        RequestError: it cannot be read, or a dataset could not be had.
+    """
+    return _entries(_read(path).get("datasets"), str(path))
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -187,6 +187,16 @@ def test_checksum_mismatch(complaint: Complaint, tmp_path: Path) -> None:
     assert "sha256" in line
 
 
+def test_data_of_a_spec_is_prepared(
+    tmp_path: Path, complaint: Complaint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "events.txt").write_text("1 2 3 4\n2 3 4 5\n3 2 4 5\n")
+    spec = _own_data(tmp_path / "spec.yaml", tmp_path / "events.txt")
+    assert main(["data", "prepare", str(spec)]) == 0
+    assert "mine" in capsys.readouterr().out
+    assert "no such file" in complaint("data", "prepare", tmp_path / "none.yaml")
+
+
 def test_recommend_asks_for_a_known_format(complaint: Complaint, tmp_path: Path) -> None:
     line = complaint("recommend", tmp_path / "best.ckpt", "-o", tmp_path / "lists.xlsx")
     assert ".parquet" in line

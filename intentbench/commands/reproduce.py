@@ -34,9 +34,9 @@ def reproduce(options: argparse.Namespace) -> int:
         raise RequestError(f"--reproduce takes all from the record; leave out {', '.join(given)}")
     own = {}
     if options.spec:
-        from intentbench.spec import load_spec
+        from intentbench.spec import read_datasets
 
-        own = {e.name: e for e in load_spec(options.spec, plugin=options.plugin).datasets}
+        own = {entry.name: entry for entry in read_datasets(options.spec)}
     results, published = _find_cell(options.reproduce, options.leaderboards)
     record = published[0]
 
