@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which datasets."""
     parser.add_argument("action", choices=["prepare"])
-    parser.add_argument("names", nargs="+", metavar="NAME", help="catalogue keys, or specs: all data of each")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="catalogue keys, or specs: all data of each"
+    )
     add_data_root(parser)
 
 
