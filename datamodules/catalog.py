@@ -99,6 +99,20 @@ def find_entry(name: str) -> DatasetEntry:
     return known[name]
 
 
+def expand_home(path: str | Path, where: str) -> Path:
+    """A path with `~` and `~user` replaced by the home folder; `where` is what errors call it.
+
+    Raises:
+        RequestError: there is no such user, or no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise RequestError(
+            f"{where}: {path}: no home folder is known for it; write the whole path"
+        ) from None
+
+
 def user_entry(name: str, mapping: Mapping[str, Any]) -> DatasetEntry:
     """An entry for a person's own data, as a spec states it.
 
@@ -115,9 +129,10 @@ def user_entry(name: str, mapping: Mapping[str, Any]) -> DatasetEntry:
         raise RequestError(f"dataset {name!r} is in the catalogue already; choose another name")
     if isinstance(mapping, Mapping):
         mapping = {"title": name, **mapping}
-    entry = _entry(name, mapping, f"dataset {name!r}")
+    where = f"dataset {name!r}"
+    entry = _entry(name, mapping, where)
     from_here = [
-        replace(source, path=str(Path(source.path).expanduser().absolute()), url=None)
+        replace(source, path=str(expand_home(source.path, where).absolute()), url=None)
         for source in entry.files
     ]
     return replace(entry, files=(*entry.files, *from_here))

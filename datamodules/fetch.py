@@ -128,7 +128,10 @@ def _open_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
 
 def _address(url: str) -> str:
     """The http(s) address of a URL; a hub file must name the commit, so that it cannot change."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # such as a bracket without its other one
+        raise RequestError(f"{url}: not an address: {error}; correct the url") from None
     if parts.scheme == "hf":
         owner, _, rest = parts.path.lstrip("/").partition("/")
         name, _, path = rest.partition("/")

@@ -6,6 +6,7 @@ built under another name and renamed, so that what has the right name is whole. 
 below a data root (see `datamodules.packed`) is taken as it is. Only building needs polars.
 """
 
+import json
 import logging
 import os
 import shutil
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from datamodules.catalog import DatasetEntry, find_entry
+from datamodules.catalog import DatasetEntry, expand_home, find_entry
 from datamodules.errors import FormatError, RequestError, StatisticsError
 from datamodules.packed import find_packed, prepared_name
 from datamodules.prepared import (
@@ -57,8 +58,13 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """`$INTENTBENCH_CACHE`, or else `~/.cache/intentbench`."""
-    return Path(os.environ.get("INTENTBENCH_CACHE") or "~/.cache/intentbench").expanduser()
+    """`$INTENTBENCH_CACHE`, or else `~/.cache/intentbench`.
+
+    Raises:
+        RequestError: it names a home folder that does not exist.
+    """
+    folder = os.environ.get("INTENTBENCH_CACHE") or "~/.cache/intentbench"
+    return expand_home(folder, "INTENTBENCH_CACHE")
 
 
 def prepare(
@@ -84,7 +90,8 @@ def prepare(
         DatasetNotFoundError: no such entry, or a file of it is nowhere to be had.
         ChecksumError: a file is not the one that the catalogue describes.
         FormatError: a file cannot be read.
-        StatisticsError: what came out is not what the entry promises, or is empty.
+        StatisticsError: what came out is not what the entry promises, is empty, or has nothing
+            to test on.
         RequestError: the cache cannot be written.
         OSError: the disk is full; nothing half-written is left.
     """
@@ -114,11 +121,16 @@ def prepared_path(entry: DatasetEntry, found: Mapping[str, FoundFile], cache: Pa
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a prepared dataset lies there and its tensors are those that were written."""
+    """Whether a prepared dataset lies there: the tensors that were written, an id a row, texts."""
     if not (folder / "meta.json").exists():
         return False
     try:
         dataset = load_prepared(folder)
+        for kind, count in (("users", dataset.n_users), ("items", dataset.n_items)):
+            if len(dataset.original_ids(kind)) != count:
+                return False
+        for texts in folder.glob("*.texts.json"):
+            json.loads(texts.read_bytes())
     except (OSError, ValueError, KeyError, TypeError, FormatError, SafetensorError):
         return False
     return compute_fingerprint(dataset.tensors(), dataset.meta.recipe) == dataset.fingerprint
@@ -145,9 +157,12 @@ def _build(entry: DatasetEntry, found: Mapping[str, FoundFile], folder: Path) ->
         unpacked, result = Path(temporary, "unpacked"), Path(temporary, "result")
         unpacked.mkdir()
         result.mkdir()
-        files = {role: unpack(file, unpacked) for role, file in found.items()}
-        table = read_events(entry.reader, files, entry.options)
-        events = preprocess(table, entry.recipe)
+        try:
+            files = {role: unpack(file, unpacked) for role, file in found.items()}
+            table = read_events(entry.reader, files, entry.options)
+            events = preprocess(table, entry.recipe)
+        except RequestError as error:  # neither readers nor filters know whose events they have
+            raise type(error)(f"{entry.name}: {error}") from None
         _verify(entry, events.statistics)
         _write(_dataset(entry, found, events, table.truth or {}), events, result)
         result.replace(folder)
@@ -160,7 +175,7 @@ def _write(dataset: PreparedDataset, events: "Preprocessed", folder: Path) -> No
     for name, feature in events.item_features.items():
         texts[f"item.{name}"] = feature.names
     for original in (*events.user_ids, *events.item_ids):
-        if "\n" in original:
+        if "\n" in original or "\r" in original:  # either is read back as the end of a line
             raise FormatError(f"{dataset.meta.name}: the id {original!r} has a line break")
     present = {kind: lines for kind, lines in texts.items() if lines is not None}
     try:
@@ -242,6 +257,12 @@ def _verify(entry: DatasetEntry, statistics: Mapping[str, float]) -> None:
         expected = ", ".join(f"{n} {key}" for key, n in wrong.items())
         found = ", ".join(f"{statistics[key]:.0f} {key}" for key in wrong)
         raise StatisticsError(f"{entry.name}: expected {expected}, found {found}; nothing was kept")
+    if statistics["users_without_target"] == statistics["users"]:
+        raise StatisticsError(
+            f"{entry.name}: split {entry.recipe.split}: no user has a test event (the longest "
+            f"history has {statistics['max_length']:.0f} events); choose another split or share, "
+            "or loosen the filters"
+        )
 
 
 def describe(dataset: PreparedDataset) -> list[tuple[str, str]]:

@@ -42,7 +42,7 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse values that no data can be prepared with."""
         shares = (self.valid_share, self.test_share)
-        if min(shares) < 0 or sum(shares) >= 1:
+        if not (min(shares) >= 0 and sum(shares) < 1):  # so that NaN is refused too
             raise RequestError(
                 f"recipe: valid_share {shares[0]} and test_share {shares[1]} must not be negative "
                 "and must leave a share for training"

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules.catalog import DatasetEntry, FileSource
+from datamodules.catalog import DatasetEntry, FileSource, expand_home
 from datamodules.errors import ChecksumError, DatasetNotFoundError, RequestError
 from datamodules.fetch import difference, download, extract_member, file_sha256
 
@@ -30,8 +30,8 @@ def data_roots(data_root: Path | None) -> list[Path]:
     Raises:
         RequestError: one does not exist.
     """
-    given = [data_root, os.environ.get("INTENTBENCH_DATA")]
-    roots = [Path(root).expanduser() for root in given if root]
+    given = {"data root": data_root, "INTENTBENCH_DATA": os.environ.get("INTENTBENCH_DATA")}
+    roots = [expand_home(root, where) for where, root in given.items() if root]
     for root in roots:
         if not root.is_dir():
             raise RequestError(f"data root {root}: no such folder")

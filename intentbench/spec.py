@@ -13,7 +13,7 @@ from datamodules.errors import RequestError
 from intentbench.runner.arguments import suggest
 from intentbench.runner.entrants import COMMON, Common, Entrant, describe_tuning, read_entrants
 from intentbench.runner.plugin import load_plugin
-from intentbench.runner.values import check_keys, read_mapping, read_name
+from intentbench.runner.values import check_keys, read_mapping, read_name, read_yaml
 
 KEYS = (
     "name",
@@ -31,6 +31,9 @@ KEYS = (
 )
 """Keys of a spec."""
 
+
+SEEDS = 2**32
+"""The first number that is no seed of NumPy's any more."""
 
 UNITS = {"MiB": 2**20, "GiB": 2**30}
 """Of sizes of memory, in bytes."""
@@ -144,7 +147,7 @@ def load_spec(
     kept = _selection("--models", models, labels)
     kept |= {row.pretrained.label for row in entrants if row.label in kept and row.pretrained}
     names = [entry.name for entry in entries]
-    _selection(f"{path}: per_dataset", [*common.per_dataset], names)
+    _selection(f"{path}: per_dataset", [*common.per_dataset] or None, names)
     kept_data = _selection("--datasets", datasets, names)
     stated_seeds = _seeds(raw.get("seeds", BenchmarkSpec.seeds), None, str(path))
     return BenchmarkSpec(
@@ -177,16 +180,12 @@ def read_datasets(path: Path) -> tuple[DatasetEntry, ...]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path)
     except FileNotFoundError:
         raise RequestError(
             f"{path}: no such file; `intentbench list benchmarks` shows those in the current "
             "folder's benchmarks/"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise RequestError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
     return read_mapping(raw, str(path), empty=False)
 
 
@@ -203,7 +202,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         block = read_mapping(block[parent], f"--set {key}: {parent}")
     try:
         block[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise RequestError(f"--set {override}: the value is no YAML; quote it") from None
 
 
@@ -243,9 +242,13 @@ def _own_entry(name: str, described: Mapping[str, Any], where: str) -> DatasetEn
 
 def _seeds(stated: Any, chosen: Sequence[int] | None, where: str) -> tuple[int, ...]:
     seeds = stated if chosen is None else chosen
-    whole = isinstance(seeds, Sequence) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    whole = isinstance(seeds, Sequence) and all(
+        type(seed) is int and 0 <= seed < SEEDS for seed in seeds
+    )
     if not whole or not seeds:
-        raise RequestError(f"{where}: seeds: expected a list of whole numbers, found {seeds!r}")
+        raise RequestError(
+            f"{where}: seeds: expected a list of whole numbers below 2^32, found {seeds!r}"
+        )
     return tuple(dict.fromkeys(seeds))
 
 
@@ -266,7 +269,7 @@ def _choice(raw: dict[str, Any], key: str, allowed: tuple[str, ...], path: Path)
 def _timeout(given: Any, where: str) -> float | None:
     if given is None:
         return None
-    if isinstance(given, bool) or not isinstance(given, int | float) or given <= 0:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
         raise RequestError(f"{where}: expected seconds, found {given!r}")
     return float(given)
 
@@ -276,7 +279,7 @@ def _memory(given: Any, where: str) -> int | None:
     if given is None:
         return None
     size = re.fullmatch(r"(\d+(?:\.\d+)?) ?(MiB|GiB)", str(given))
-    if size is None or float(size[1]) == 0:
+    if size is None or float(size[1]) * UNITS[size[2]] < 1:
         raise RequestError(f"{where}: expected a size such as 4GiB or 512MiB, found {given!r}")
     if not Path("/proc/self/stat").exists():
         raise RequestError(f"{where}: memory is watched on Linux only; leave it out")
@@ -284,6 +287,8 @@ def _memory(given: Any, where: str) -> int | None:
 
 
 def _selection(option: str, chosen: Sequence[str] | None, known: Sequence[str]) -> set[str]:
+    if chosen is not None and not chosen:
+        raise RequestError(f"{option}: nothing is chosen; {suggest('', known)}")
     for name in chosen or ():
         if name not in known:
             raise RequestError(

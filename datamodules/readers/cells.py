@@ -7,7 +7,7 @@ from typing import Literal
 import polars as pl
 
 from datamodules.errors import FormatError
-from datamodules.readers.lines import brief, raise_value
+from datamodules.readers.lines import brief, quoted, raise_value
 
 TimeUnit = Literal["s", "ms", "date"]
 
@@ -148,10 +148,9 @@ def _check_lists(value: pl.Series, is_list: pl.Series, name: str, where: Where) 
     except pl.exceptions.PolarsError as error:
         for row in is_list.arg_true():
             if not _is_list(value[row]):
-                cell = value[row] if len(value[row]) <= 80 else value[row][:80] + "…"
                 raise FormatError(
                     f"{where(row)}: {name} begins with [ but is no JSON list of plain values: "
-                    f'{cell!r}; write lists as JSON: ["a", "b"]'
+                    f'{quoted(value[row])}; write lists as JSON: ["a", "b"]'
                 ) from None
         raise FormatError(
             f"{where(0)}: {name} is no column of JSON lists: {brief(error)}"

@@ -13,6 +13,7 @@ from datamodules.errors import FormatError
 
 _BLOCK = 1 << 26
 _GZIP = b"\x1f\x8b"
+_SHOWN = 80
 
 
 def line_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -78,7 +79,7 @@ def read_delimited(
         if skip and (found := block.partition(b"\n")[0].strip().decode("utf-8", "replace")) != (
             expected := separator.join(columns)
         ):
-            raise FormatError(f"{path}:1: expected the header {expected!r}, found {found!r}")
+            raise FormatError(f"{path}:1: expected the header {expected!r}, found {quoted(found)}")
         lines = block.partition(b"\n")[2] if skip else block
         if not lines.strip():
             continue
@@ -172,13 +173,19 @@ def brief(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
+def quoted(value: object) -> str:
+    """A value as messages show it: its beginning alone where it is long, as a whole file may be."""
+    text = value[: _SHOWN + 1] if isinstance(value, str) else str(value)
+    return repr(text[:_SHOWN] + "…") if len(text) > _SHOWN else repr(value)
+
+
 def raise_value(where: str, column: str, value: object, kind: str = "a number") -> NoReturn:
     """Refuse a value that is not of its kind, or not there.
 
     Raises:
         FormatError: always.
     """
-    problem = "is missing" if value is None else f"is not {kind}: {value!r}"
+    problem = "is missing" if value is None else f"is not {kind}: {quoted(value)}"
     raise FormatError(f"{where}: {column} {problem}")
 
 

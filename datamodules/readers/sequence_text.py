@@ -7,7 +7,7 @@ import polars as pl
 
 from datamodules.errors import FormatError
 from datamodules.readers.base import EventTable, check_files
-from datamodules.readers.lines import line_blocks, read_lines, split_lines
+from datamodules.readers.lines import line_blocks, quoted, read_lines, split_lines
 
 
 def read(files: dict[str, Path]) -> EventTable:
@@ -59,7 +59,7 @@ def _read_numbers(path: Path) -> pl.DataFrame:
 
 
 def _culprit(fields: pl.Series) -> str:
-    return repr(fields.filter(fields.cast(pl.Int64, strict=False).is_null())[0])
+    return quoted(fields.filter(fields.cast(pl.Int64, strict=False).is_null())[0])
 
 
 def _matching_times(files: dict[str, Path], sequences: pl.DataFrame) -> pl.Series:

@@ -7,7 +7,7 @@ import polars as pl
 
 from datamodules.errors import FormatError
 from datamodules.readers.base import EventTable, check_files
-from datamodules.readers.lines import line_blocks, numeric_ids
+from datamodules.readers.lines import line_blocks, numeric_ids, quoted
 
 _KEYS = ("username", "product_id", "date")
 
@@ -32,7 +32,9 @@ def read(files: dict[str, Path]) -> EventTable:
         days = frame["date"].str.to_date("%Y-%m-%d", strict=False)
         if days.null_count():
             row = int(days.is_null().arg_max() or 0)
-            raise FormatError(f"{path}:{first + row}: date is not a day: {frame['date'][row]!r}")
+            raise FormatError(
+                f"{path}:{first + row}: date is not a day: {quoted(frame['date'][row])}"
+            )
         frames.append(
             frame.select(
                 user="username", item="product_id", timestamp=days.cast(pl.Datetime).dt.epoch("s")

@@ -163,7 +163,14 @@ def _open_parquet(path: Path, _: list[str] | None) -> _Source:
         names = list(pl.read_parquet_schema(path))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise FormatError(f"{path}: cannot be read as parquet: {brief(error)}") from None
-    return _Source(str(path), names, 1, lambda wanted: pl.read_parquet(path, columns=wanted))
+
+    def load(wanted: list[str]) -> pl.DataFrame:
+        try:
+            return pl.read_parquet(path, columns=wanted)
+        except (pl.exceptions.PolarsError, OSError) as error:  # its end, read above, may be whole
+            raise FormatError(f"{path}: damaged parquet file: {brief(error)}") from None
+
+    return _Source(str(path), names, 1, load)
 
 
 def _open_json_lines(path: Path, _: list[str] | None) -> _Source:
@@ -176,7 +183,7 @@ def _open_json_lines(path: Path, _: list[str] | None) -> _Source:
 
 def _open_csv(path: Path, header: list[str] | None) -> _Source:
     separator = "\t" if ".tsv" in path.suffixes else ","
-    names = header or next(csv.reader([first_line(path)], delimiter=separator), [])
+    names = header or _csv_names(path, separator)
 
     def load(wanted: list[str]) -> pl.DataFrame:
         for _ in line_blocks(path):  # polars takes what there is of a truncated file
@@ -198,11 +205,28 @@ def _open_csv(path: Path, header: list[str] | None) -> _Source:
     return _Source(str(path), names, 1 if header else 2, load)
 
 
+def _csv_names(path: Path, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([first_line(path)], delimiter=separator), [])
+    except csv.Error as error:
+        raise FormatError(f"{path}:1: {_csv_problem(error)}") from None
+
+
 def _raise_fields(path: Path, separator: str, expected: int) -> None:
     reader = csv.reader(io.StringIO("\n".join(read_lines(path))), delimiter=separator)
-    for row in reader:
-        if row and len(row) != expected:
-            raise FormatError(f"{path}:{reader.line_num}: {len(row)} fields, expected {expected}")
+    try:
+        for row in reader:
+            if row and len(row) != expected:
+                found = f"{len(row)} fields, expected {expected}"
+                raise FormatError(f"{path}:{reader.line_num}: {found}")
+    except csv.Error as error:
+        raise FormatError(f"{path}:{reader.line_num}: {_csv_problem(error)}") from None
+
+
+def _csv_problem(error: csv.Error) -> str:
+    if "new-line" in str(error):
+        return "line breaks are \\r alone; write them as \\n"
+    return f"no line of a table: {error}"
 
 
 _KINDS: dict[str, Callable[[Path, list[str] | None], _Source]] = {

@@ -41,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
     from intentbench.reports.plan import Plan
     from intentbench.reports.publish import publish, publish_results, render
 
+    if (options.groups or 0) < 0:
+        raise RequestError(f"--groups {options.groups}: expected a number of groups, 0 for none")
     chosen = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
     if not is_archive(options.runs):
         pages = publish(options.runs, options.name, options.out, Plan(**chosen))

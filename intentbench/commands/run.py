@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
     if options.spec is None:
         raise RequestError("run: give a spec, as in `intentbench run benchmarks/quickstart.yaml`")
     out = options.out or Path("runs")
+    if options.leaderboards.exists() and not options.leaderboards.is_dir():
+        raise RequestError(f"--leaderboards {options.leaderboards}: is no folder")
 
     from intentbench.runner.forkserver import start_forkserver
 

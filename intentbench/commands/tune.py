@@ -40,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Search each row on each dataset; 1 where one of them has nothing to show for it."""
+    if not 0 <= options.seed < 2**32:
+        raise RequestError(f"--seed {options.seed}: expected a whole number from 0 to 2^32 - 1")
     if find_spec("optuna") is None:
         raise RequestError("tune: needs Optuna: pip install 'intentbench[tune]'")
     from intentbench.runner.forkserver import start_forkserver

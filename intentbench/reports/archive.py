@@ -71,11 +71,22 @@ def write_archive(folder: Path, name: str, plan: Plan, tables: Iterable[Table]) 
         tables: all of it.
 
     Raises:
-        RequestError: what the folder held before cannot be read.
+        RequestError: what the folder held before cannot be read or is something else, or a name
+            would lead elsewhere.
         OSError: the disk is full or may not be written.
     """
     tables = tuple(tables)
+    records = [r for table in tables for cell in table.cells for r in (*cell.records, *cell.failed)]
+    try:
+        for part in [name, *(n for r in records for n in (r.dataset, r.label, r.trial))]:
+            _check_name(part)
+    except ValueError as error:
+        raise RequestError(f"{folder}: {error}; nothing was published") from None
     restore_aside(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not is_archive(folder):
+        raise RequestError(
+            f"{folder}: is there and holds no leaderboard ranks; choose another name, or move it"
+        )
     old = read_archive(folder)[2] if is_archive(folder) else []
     history = extend_history(read_history(folder), old, tables)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")

@@ -83,7 +83,10 @@ def construct(target: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
 @cache
 def _parser(target: Callable[..., Any]) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(target, "a")
+    try:
+        parser.add_class_arguments(target, "a")
+    except ValueError as error:  # of an argument without a type
+        raise RequestError(f"{target.__name__}: {' '.join(str(error).split())}") from None
     return parser
 
 

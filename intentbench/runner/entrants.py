@@ -8,6 +8,7 @@ from typing import Any, Self
 from datamodules.errors import RequestError
 from intentbench.models.base import MONITORED, Recommender
 from intentbench.models.pretrained import PretrainedRecommender
+from intentbench.results.record import ORACLE
 from intentbench.runner.arguments import resolve_arguments, suggest
 from intentbench.runner.callbacks import RECALLS
 from intentbench.runner.config import DATA_MODULES, Training
@@ -202,6 +203,8 @@ def _entrant(
         read_mapping(arguments.pop(key, {}), f"{where}.{key}")
         for key in ("data", "training", "noise")
     )
+    if label == ORACLE:
+        raise RequestError(f"{where}: the label of the ceiling of synthetic data; choose another")
     cls = find_method(method, methods, where)
     file = load_settings(path, method)
     preset = file.preset(arguments.pop("preset", None), where)
@@ -215,7 +218,7 @@ def _entrant(
             settings.pop("added_pairs", None)  # names of trials without any stay
         settings |= {"layout": layout, "pad_to_window": cls.CARD.fixed_window}
         for name in ("window", "batch_size", "evaluation_batch_size"):
-            if settings[name] < 1:
+            if (settings[name] or 0) < 1:
                 raise RequestError(f"{where}.data.{name}: must be at least 1, not {settings[name]}")
         unsaid = ("dataset", "data_root", "seed", "device_resident")
         return {name: value for name, value in settings.items() if name not in unsaid}
@@ -306,6 +309,6 @@ def _training(given: Mapping[str, Any], where: str) -> Training:
         hint = suggest(str(training.monitor), validated)
         raise RequestError(f"{where}.monitor: unknown metric {training.monitor!r}; {hint}")
     for name in ("max_epochs", "patience", "validate_every", "processes", "accumulate"):
-        if asdict(training)[name] < 1:
+        if (asdict(training)[name] or 0) < 1:
             raise RequestError(f"{where}.{name}: must be at least 1")
     return training

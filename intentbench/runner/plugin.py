@@ -10,6 +10,7 @@ from types import ModuleType
 from datamodules.errors import RequestError
 from intentbench.models import load_method, method_table
 from intentbench.models.base import Recommender
+from intentbench.models.card import Card
 from intentbench.runner.arguments import allow_imports, suggest
 
 
@@ -36,7 +37,13 @@ def load_plugin(file: Path) -> dict[str, type[Recommender]]:
                 "one; name several in a module-level METHODS = {'key': Class}"
             )
         methods = {file.stem: defined[0]}
-    for key in methods:
+    if not isinstance(methods, Mapping):
+        raise RequestError(f"{file}: METHODS: expected {{'key': Class}}, found {methods!r}")
+    for key, method in methods.items():
+        if not (isclass(method) and issubclass(method, Recommender)) or not isinstance(
+            getattr(method, "CARD", None), Card
+        ):
+            raise RequestError(f"{file}: {key}: {method!r} is no Recommender with a CARD")
         if key in method_table():
             raise RequestError(f"{file}: method {key!r} exists already; choose another key")
     return dict(methods)
@@ -52,6 +59,8 @@ def import_plugin(file: Path) -> ModuleType:
     if not file.is_file() or file.suffix != ".py":
         raise RequestError(f"{file}: no such Python file; --plugin takes the path of one")
     name = file.stem
+    if not name.isidentifier():
+        raise RequestError(f"{file}: {name!r} cannot name a module; use letters, digits and _")
     if (known := sys.modules.get(name)) is not None and known.__file__ == str(file):
         return known
     other = None if known else find_spec(name)  # its own, where the path has its folder
@@ -63,7 +72,7 @@ def import_plugin(file: Path) -> ModuleType:
     module = sys.modules[name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a stranger's file may raise
+    except (Exception, SystemExit) as error:  # whatever a stranger's file may raise
         del sys.modules[name]
         raise RequestError(
             f"{file}: cannot be imported: {type(error).__name__}: {error}"

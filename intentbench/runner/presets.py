@@ -21,11 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from datamodules.catalog import catalog
 from datamodules.errors import RequestError
 from intentbench.runner.arguments import suggest
+from intentbench.runner.values import read_yaml
 
 Blocks = Mapping[str, Mapping[str, Any]]
 """Names to arguments."""
@@ -73,8 +72,8 @@ class Settings:
         """
         if name is None:
             return Preset()
-        if name not in self.presets:
-            hint = suggest(name, self.presets) if self.presets else "there is none"
+        if not isinstance(name, str) or name not in self.presets:
+            hint = suggest(str(name), self.presets) if self.presets else "there is none"
             raise RequestError(f"{where}.preset: {self.path} has no preset {name!r}; {hint}")
         return self.presets[name]
 
@@ -102,11 +101,7 @@ def load_settings(spec: Path, method: str) -> Settings:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         return Settings(places[0])
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RequestError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
-    blocks = _blocks(raw, str(path))
+    blocks = _blocks(read_yaml(path) or {}, str(path))
     for key in blocks:
         if key not in KEYS:
             raise RequestError(f"{path}: unknown key {key!r}; {suggest(key, KEYS)}")

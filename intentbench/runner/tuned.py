@@ -19,7 +19,7 @@ import yaml
 from datamodules.errors import RequestError
 from intentbench.results.store import write_atomic
 from intentbench.runner.arguments import resolve_arguments
-from intentbench.runner.values import check_keys, read_mapping
+from intentbench.runner.values import check_keys, read_mapping, read_yaml
 
 HEADER = (
     "# Written by `intentbench tune --write`: values by board, dataset and row; docs/tuning.md.\n"
@@ -120,11 +120,7 @@ def save_tuned(path: Path, board: str, dataset: str, label: str, tuned: Tuned) -
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RequestError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
-    return read_mapping(raw, str(path))
+    return read_mapping(read_yaml(path) or {}, str(path))
 
 
 def _tuned(given: Any, where: str) -> Tuned:

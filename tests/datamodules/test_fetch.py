@@ -212,6 +212,11 @@ def test_other_addresses_are_refused(url: str, tmp_path: Path) -> None:
         download(url, tmp_path / "x")
 
 
+def test_a_broken_address_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"^http://\[::1: not an address: Invalid IPv6"):
+        download("http://[::1", tmp_path / "x")
+
+
 def test_hub_files_come_at_their_commit(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,18 @@ def test_whatever_determines_the_result_has_its_own_folder(root: Path, cache: Pa
     assert prepare(title_only, root, cache) in folders
 
 
+@pytest.mark.parametrize("name", ["users.txt", "items.txt", "items.texts.json"])
+def test_damaged_ids_and_texts_are_prepared_anew(name: str, root: Path, cache: Path) -> None:
+    (root / "mine.csv").write_text("user,item,title\n" + "1,a,A\n1,b,B\n1,c,C\n2,a,A\n")
+    files, options = {"events": "mine.csv"}, {"item_text": "title"}
+    entry = user_entry("mine", {"reader": "table", "files": files, "options": options})
+    folder = prepare(entry, root, cache)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    assert prepare(entry, root, cache) == folder
+    assert (folder / name).read_bytes() == whole
+
+
 @pytest.mark.parametrize("damage", ["no meta", "no json", "cut", "flipped", "other version"])
 def test_a_damaged_folder_is_prepared_anew(damage: str, root: Path, cache: Path) -> None:
     folder = prepare(mine(), root, cache)
@@ -164,14 +176,56 @@ def test_unexpected_statistics_say_both_and_leave_nothing(root: Path, cache: Pat
 
 
 def test_an_empty_result_leaves_nothing(root: Path, cache: Path) -> None:
-    with pytest.raises(StatisticsError, match="k_core 50"):
+    with pytest.raises(StatisticsError, match=r"^mine: k_core 50"):
         prepare(mine(recipe={"k_core": 50}), root, cache)
     assert in_cache(cache) == []
 
 
-def test_a_bad_line_names_file_and_line(root: Path, cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "recipe"),
+    [
+        ("1 3 4\n2 5\n", {}),
+        ("1 3 4\n2 5 3\n", {"split": "ratio", "test_share": 0.0}),
+    ],
+)
+def test_nothing_to_test_on_is_refused(
+    text: str, recipe: dict[str, Any], root: Path, cache: Path
+) -> None:
+    (root / "mine.txt").write_text(text)
+    split = recipe.get("split", "leave_one_out")
+    message = rf"^mine: split {split}: no user has a test event \(.* 2 events\); choose another"
+    with pytest.raises(StatisticsError, match=message):
+        prepare(mine(recipe=recipe), root, cache)
+    assert in_cache(cache) == []
+
+
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_an_id_with_a_line_break_is_refused(end: str, root: Path, cache: Path) -> None:
+    events = [{"user": user, "item": item} for user in (f"A{end}B", "C") for item in "xyz"]
+    (root / "mine.jsonl").write_text("\n".join(map(json.dumps, events)))
+    entry = user_entry("mine", {"reader": "table", "files": {"events": "mine.jsonl"}})
+    with pytest.raises(FormatError, match=r"^mine: the id 'A\\[nr]B' has a line break"):
+        prepare(entry, root, cache)
+    assert in_cache(cache) == []
+
+
+def test_no_home_folder_is_one_clear_line(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "~nobody-of-that-name/x"
+    monkeypatch.setenv("INTENTBENCH_CACHE", path)
+    with pytest.raises(RequestError, match=f"^INTENTBENCH_CACHE: {path}: no home folder"):
+        prepare(mine(), root)
+    monkeypatch.setenv("INTENTBENCH_DATA", path)
+    with pytest.raises(RequestError, match=f"^INTENTBENCH_DATA: {path}: no home folder"):
+        prepare(mine(), root, cache)
+    with pytest.raises(RequestError, match=f"^dataset 'mine': {path}: no home folder"):
+        mine(files={"events": path})
+
+
+def test_a_bad_line_names_dataset_file_and_line(root: Path, cache: Path) -> None:
     (root / "mine.txt").write_text("1 3 4 5\n2 x 4\n")
-    with pytest.raises(FormatError, match=r"mine\.txt:2"):
+    with pytest.raises(FormatError, match=r"^mine: .*mine\.txt:2"):
         prepare(mine(), root, cache)
     assert in_cache(cache) == []
 

@@ -314,6 +314,8 @@ def test_empty_result_names_the_filter(recipe: Recipe, message: str) -> None:
     [
         ({"valid_share": 0.5, "test_share": 0.5}, "must leave a share for training"),
         ({"test_share": -0.1}, "must not be negative"),
+        ({"test_share": float("nan")}, "must not be negative"),
+        ({"valid_share": float("nan")}, "must not be negative"),
         ({"k_core": -1}, "k_core must be 0 or more"),
         ({"session_gap": 0}, "session_gap must be 1 s or more"),
         ({"actions": ()}, "actions is empty"),

@@ -41,6 +41,23 @@ def refuse(reader: str, files: Mapping[str, Path], message: str, **options: Any)
     assert "\n" not in str(caught.value)
 
 
+OF_ANOTHER_TYPE: list[tuple[dict[str, Any], str]] = [
+    ({"item_features": "nope"}, r"list\[str\] \| None, found 'nope'"),
+    ({"item_features": ["a", 5]}, r"list\[str\] \| None, found \['a', 5\]"),
+    ({"header": 5}, r"list\[str\] \| None, found 5"),
+    ({"user": 5}, r"str \| None, found 5"),
+    ({"time_unit": ["s"]}, r"Literal\['s', 'ms', 'date'\], found \['s'\]"),
+    ({"collapse_repeats": "yes"}, "bool, found 'yes'"),
+]
+
+
+def test_a_long_value_is_cut_short(tmp_path: Path) -> None:
+    files = write(tmp_path, events="1 " + "x" * 100_000)
+    for reader in ("pair_text", "sequence_text"):
+        with pytest.raises(FormatError, match=r"number: 'x{80}…'$"):
+            read_events(reader, files, {})
+
+
 def test_registry_refuses_unknown_readers_options_and_files(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="unknown reader 'movie_lens'; known: movielens"):
         read_events("movie_lens", {}, {})
@@ -48,6 +65,11 @@ def test_registry_refuses_unknown_readers_options_and_files(tmp_path: Path) -> N
         read_events("amazon", {}, {"years": 2014})
     with pytest.raises(RequestError, match="'pair_text' has no option 'user'; it has: none"):
         read_events("pair_text", {}, {"user": "u"})
+    with pytest.raises(RequestError, match=r"'movielens' needs the option 'release': .*'100k'"):
+        read_events("movielens", {}, {})
+    for options, expected in OF_ANOTHER_TYPE:
+        with pytest.raises(RequestError, match=rf"'table': option '\w+': expected {expected}"):
+            read_events("table", {}, options)
     with pytest.raises(RequestError, match="unknown file 'event'; the reader knows: events, times"):
         read_events("sequence_text", {"event": tmp_path}, {})
     with pytest.raises(RequestError, match="no file 'events'"):

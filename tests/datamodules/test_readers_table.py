@@ -165,6 +165,8 @@ def test_parquet_times(tmp_path: Path) -> None:
             r"events\.tsv:2: timestamp is not a number: 'noon'",
         ),
         ("events_csv", "", {}, r"events\.csv: the file is empty"),
+        ("events_csv", "user,item\r1,2\r", {}, r"events\.csv:1: line breaks are \\r alone"),
+        ("events_csv", "user,item\n1,2\r3,\n", {}, r"events\.csv:2: line breaks are \\r alone"),
         (
             "events_jsonl",
             '{"user": 1, "item": 2}\n{"user": \n',
@@ -181,6 +183,15 @@ def test_bad_tables_are_named(
     tmp_path: Path, name: str, text: str, options: dict[str, str], message: str
 ) -> None:
     refuse("table", write(tmp_path, **{name: text}), message, **options)
+
+
+def test_parquet_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "events.parquet"
+    pl.DataFrame({"user": ["u", "v"] * 50, "item": range(100)}).write_parquet(path)
+    stored = bytearray(path.read_bytes())
+    stored[8:40] = bytes(32)
+    path.write_bytes(stored)
+    refuse("table", {"events": path}, r"events\.parquet: damaged parquet file: ")
 
 
 def test_a_cell_that_begins_with_a_bracket_is_a_list(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from intentbench.reports.archive import is_archive, read_archive, restore_trials
 from intentbench.reports.cells import read_results
 from intentbench.reports.exports import FIELDS
 from intentbench.reports.plan import Plan
-from intentbench.reports.publish import publish, render
+from intentbench.reports.publish import publish, publish_results, render
 from intentbench.reports.verify import verify_boards
 from intentbench.results.store import read_record, save_ranks, trial_folder, write_record
 from intentbench.stats.contrast import contrast
@@ -275,6 +276,35 @@ def test_a_publishing_that_fails_leaves_what_was_published(
     folder.rename(folder.with_name(".board.old"))
     publish(runs / "beauty" / "item_knn", "board", tmp_path)
     assert "sasrec_ce_all" in (folder / "history.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../elsewhere", "/elsewhere", ".hidden"])
+def test_a_name_that_leads_elsewhere_removes_nothing(runs: Path, tmp_path: Path, name: str) -> None:
+    publish(runs, "board", tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RequestError, match="is no name; nothing was published"):
+        publish(runs, name, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_of_something_else_is_left_alone(runs: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "ranks" / "board" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    with pytest.raises(RequestError, match="holds no leaderboard ranks; choose another name"):
+        publish(runs, "board", tmp_path)
+    assert mine.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("part", ["label", "trial"])
+def test_records_that_lead_elsewhere_are_not_published(
+    runs: Path, tmp_path: Path, part: str
+) -> None:
+    changes: dict[str, Any] = {part: "../../evil"}
+    record, ranks = read_results(runs)[0]
+    with pytest.raises(RequestError, match="evil' is no name"):
+        publish_results([(replace(record, **changes), ranks)], "board", tmp_path, Plan())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("part", ["dataset", "label", "trial"])

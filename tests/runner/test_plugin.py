@@ -40,6 +40,10 @@ def test_several_methods_are_named_by_the_file(tmp_path: Path) -> None:
     ("stem", "text", "part"),
     [
         ("my_empty", "", "defines 0 methods"),
+        ("my_exit", "raise SystemExit(0)", "cannot be imported: SystemExit: 0"),
+        ("my_number", "METHODS = 5", "METHODS: expected .*, found 5"),
+        ("my_type", "METHODS = {'mine': int}", "mine: <class 'int'> is no Recommender with a CARD"),
+        ("my file", "", "'my file' cannot name a module"),
         ("my_broken", "1 / 0", "cannot be imported: ZeroDivisionError"),
         ("json", "", "another module is called 'json'"),
         ("my_taken", METHOD.format(name="A") + "METHODS = {'ease': A}", "exists already"),
