@@ -1,7 +1,7 @@
 """Arguments in, exit status out.
 
 0 the work is done; 1 it ran and something failed or got worse; 2 the request was wrong; 3 the gate
-cannot tell; 130 interrupted.
+cannot tell; 130 interrupted; 143 stopped by SIGTERM.
 What needs torch is imported by the command that needs it: `list` and `report` start at once.
 """
 
@@ -30,6 +30,7 @@ from intentbench.commands import (
     tune,
     verify,
 )
+from intentbench.termination import stopped_by_sigterm
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "list": (listing, "What there is to run."),
@@ -70,6 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal lacks letters for is no end
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+    try:
+        with stopped_by_sigterm():
+            return _run(given)
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+
+
+def _run(given: list[str]) -> int:
     options = None
     try:
         if given and given[0] in LIGHTNING:
@@ -82,8 +94,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
-    except SystemExit as leaving:
-        return int(leaving.code or 0)
     except KeyboardInterrupt:
         return 130
     except RequestError as error:

@@ -1,8 +1,11 @@
 """The command line: exit status, and one clear line for whatever a person gets wrong."""
 
 import gzip
+import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from datamodules.catalog import find_entry
 from intentbench.cli import main
 from intentbench.commands.describing import describe_method
 from intentbench.models import method_table
+from tests.reports.fake_runs import KNN, write_trial
 
 SPEC = {
     "name": "small",
@@ -153,6 +157,21 @@ def test_wrong_spec(
     assert not (tmp_path / "runs").exists()
 
 
+def test_numbers_and_folders_that_cannot_be_are_refused_at_once(
+    complaint: Complaint, tmp_path: Path
+) -> None:
+    spec = _write(tmp_path / "spec.yaml")
+    assert "--seed -1: expected a whole" in complaint("tune", spec, "--trials", "1", "--seed", "-1")
+    assert "--groups -1" in complaint("report", tmp_path, "--groups", "-1")
+    assert "is no folder" in complaint("run", spec, "--leaderboards", spec)
+    assert "'../x' is no name" in complaint("report", _tiny_runs(tmp_path), "--name", "../x")
+
+
+def _tiny_runs(folder: Path) -> Path:
+    write_trial(folder / "runs", KNN, "beauty", 0)
+    return folder / "runs"
+
+
 def test_spec_that_is_not_there(complaint: Complaint, tmp_path: Path) -> None:
     assert "none.yaml" in complaint("run", tmp_path / "none.yaml")
 
@@ -272,3 +291,87 @@ def test_published_trials_need_not_be_run_again(
     assert main(["run", str(spec), *boards, "--out", str(tmp_path / "second")]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert main(["import", str(tmp_path / "boards"), "--out", str(tmp_path / "second")]) == 2
+
+
+def test_modules_in_the_current_folder_are_not_taken_for_pythons_own(tmp_path: Path) -> None:
+    spec = _write(tmp_path / "small.yaml", models={"markov": {}})
+    for name in ("statistics", "random", "json", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not the one')\n")
+    code = (  # as the installed command: the current folder is not on the path
+        "import sys; sys.path.remove('')\n"
+        "from intentbench.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "run", spec.name, "--no-page"]
+    root = str(Path(__file__).parents[1])
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment | {"PYTHONPATH": root}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"Traceback" not in done.stderr + done.stdout
+
+
+def test_names_that_the_terminal_has_no_letters_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "a.yaml").write_text("title: ünï\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert main(["list", "benchmarks"]) == 0
+    sys.stdout.flush()
+    assert b"a.yaml  \\xfcn\\xef" in written.getvalue()
+
+
+def test_a_broken_benchmark_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    files = {"a": b"a: [", "b": b"", "c": b"- 1", "d": b"\xff\xfe\x00", "e": b"title: whole"}
+    for name, content in files.items():
+        (tmp_path / "benchmarks" / f"{name}.yaml").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    assert main(["list", "benchmarks"]) == 0
+    titles = [line.split("  ")[2] for line in capsys.readouterr().out.splitlines()[1:]]
+    broken, other = "(cannot be read as YAML)", "(no benchmark)"
+    assert titles == [broken, other, other, broken, "whole"]
+
+
+def test_every_command_cleans_up_at_sigterm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        assert list(tmp_path.glob("intentbench-merge-*"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def missed(*_: object) -> None:
+        pytest.fail("the command does not answer SIGTERM")
+
+    archive = tmp_path / "runs.tar"
+    archive.touch()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("intentbench.runner.archives.unpack_runs", stop)
+    before = signal.signal(signal.SIGTERM, missed)
+    try:
+        assert main(["merge", str(archive), "--into", str(tmp_path / "into")]) == 143
+        assert signal.getsignal(signal.SIGTERM) is missed
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+def test_rows_of_a_folder_without_trials_cannot_be_compared(
+    complaint: Complaint, tmp_path: Path
+) -> None:
+    line = complaint("compare", "no-row-a", "no-row-b", "--runs", tmp_path)
+    assert line == f"intentbench: {tmp_path}: no finished trials in it; name another with --runs"
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"model: {a\ntrial", b"\xff\xfe\x00"])
+def test_a_configuration_that_is_none_is_named(
+    complaint: Complaint, tmp_path: Path, content: bytes
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_bytes(content)
+    assert f"{config}: " in complaint("fit", "--config", config)

@@ -1,6 +1,8 @@
 """`intentbench intents` on a trial with categories, and on one with interests beside intents."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -74,6 +76,7 @@ def test_categories_are_the_methods_own(runs: Path, tmp_path: Path) -> None:
     [
         (["{icsrec}", "-o", "{tmp}/x.csv"], "such a file"),
         (["{icsrec}", "-o", "{tmp}/x.parquet", "--users", "0"], "at least 1"),
+        (["{icsrec}", "-o", "{tmp}/x.parquet", "--users", "1"], "intents of 1 users"),
         (["{markov}", "-o", "{tmp}/x.parquet"], "Markov models no intents"),
         (["{tmp}", "-o", "{tmp}/x.parquet"], "no such checkpoint"),
     ],
@@ -90,3 +93,37 @@ def test_requests_that_cannot_be_met(
     assert main(["intents", *filled]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert part in line
+
+
+def test_two_users_are_enough(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.parquet"
+    assert main(["intents", _trial(runs, "icsrec"), "-o", str(out), "--users", "2"]) == 0
+
+
+@pytest.mark.parametrize("written", range(3))
+def test_a_full_disk_leaves_the_older_files(
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    written: int,
+) -> None:
+    """A file takes two calls of fsync, one of its folder."""
+    room = [None] * (2 * written)
+
+    def full(_: int) -> None:
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        room.pop()
+
+    files = [tmp_path / f"x.{end}" for end in ("parquet", "json", "pca.svg")]
+    for file in files:
+        file.write_text("older")
+    monkeypatch.setattr("os.fsync", full)
+    command = ["intents", _trial(runs, "icsrec"), "-o", str(files[0]), "--users", "10"]
+    assert main(command) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "No space left on device" in line
+    assert str(files[written]) in line
+    assert [file.read_bytes() == b"older" for file in files] == [n >= written for n in range(3)]
+    assert sorted(tmp_path.iterdir()) == sorted(files)

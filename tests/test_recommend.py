@@ -1,8 +1,11 @@
 """`recommend` against an independent reading of its lists."""
 
 import csv
+import errno
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -210,3 +213,93 @@ def test_labels_that_no_target_has_are_not_predicted(monkeypatch: pytest.MonkeyP
     columns = predict_intents(model, batch)
     assert set(columns["intent_action"]) == {action.names[1]}
     assert set(columns["intent_drift"]) == {drift.names[3]}
+
+
+def _copy(trial: Path, folder: Path) -> Path:
+    """A trial's folder, to be damaged."""
+    shutil.copytree(trial, folder, ignore=shutil.ignore_patterns("events.*"))
+    return folder
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 2) -> str:
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == status
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_full_disk_leaves_the_older_lists(
+    trial: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    suffix: str,
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / f"lists.{suffix}"
+    out.write_text("older")
+    monkeypatch.setattr("os.fsync", full)
+    line = _refused(capsys, "recommend", trial / "best.ckpt", "-o", out, status=1)
+    assert "No space left on device" in line
+    assert str(out) in line
+    assert out.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_damaged_and_wrong_checkpoints_are_named(
+    trials: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = _copy(trials["sasrec"], tmp_path / "trial") / "best.ckpt"
+    whole = checkpoint.read_bytes()
+    damaged = {
+        "empty": b"",
+        "cut": whole[: len(whole) // 2],
+        "almost whole": whole[:-10],
+        "short": whole[:16],
+        "junk": b"\x93\xfe no checkpoint" * 90,
+        "of ranks": (trials["sasrec"] / "ranks.npz").read_bytes(),
+    }
+    for name, content in damaged.items():
+        checkpoint.write_bytes(content)
+        line = _refused(capsys, "recommend", checkpoint, "-o", tmp_path / "a.csv")
+        assert f"{checkpoint}: no checkpoint of a trial, or damaged" in line, name
+    checkpoint.write_bytes((trials["intentrec"] / "best.ckpt").read_bytes())
+    line = _refused(capsys, "recommend", checkpoint, "-o", tmp_path / "a.csv")
+    assert f"{checkpoint}: its weights are not those" in line
+    assert not (tmp_path / "a.csv").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning calls old jsonargparse, and gives advice
+def test_lightning_refuses_them_too(
+    trials: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "best.ckpt"
+    config = yaml.safe_load((trials["sasrec"] / "config.yaml").read_text())
+    config["trainer"] |= {"deterministic": False, "logger": False, "callbacks": []}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    whole = (trials["intentrec"] / "best.ckpt").read_bytes()
+    contents = {b"": "or damaged", whole[:-10]: "or damaged", whole: "weights are not those"}
+    for content, part in contents.items():
+        checkpoint.write_bytes(content)
+        capsys.readouterr()
+        command = ["test", "--config", str(tmp_path / "config.yaml")]
+        assert main([*command, "--ckpt_path", str(checkpoint)]) == 2
+        line = capsys.readouterr().err.strip().splitlines()[-1]  # Lightning has said things before
+        assert line.startswith(f"intentbench: {checkpoint}: ")
+        assert part in line
+
+
+def test_damaged_configurations_are_named(
+    trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _copy(trial, tmp_path / "trial")
+    config = folder / "config.yaml"
+    whole = config.read_bytes()
+    cuts = [whole[: len(whole) * n // 10] for n in range(9)]
+    for content in (*cuts, whole + b"\0", b"\xff\xfe\x00", b"- 1"):
+        config.write_bytes(content)
+        line = _refused(capsys, "recommend", folder / "best.ckpt", "-o", tmp_path / "a.csv")
+        assert f"{config}: damaged, or no trial's" in line

@@ -230,3 +230,47 @@ def test_a_dataset_of_the_catalogue_is_prepared(
     Path("synthetic-tiny").mkdir()  # a name of the catalogue is no folder
     assert main(["text", "embed", "synthetic-tiny", "-o", str(tmp_path / "out")]) == 0
     assert "not empty: 100.0% of users, 100.0% of items" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--model", ""), "--model is empty"),
+        (("--model", " "), "--model is empty"),
+        (("--model", "m", "--timeout", "nan"), "--timeout nan: must be above 0"),
+        (("--model", "m", "--timeout", -1), "--timeout -1.0: must be above 0"),
+        (("--model", "m", "--timeout", 0), "--timeout 0.0: must be above 0"),
+        (("--model", "m", "--timeout", "inf"), "--timeout inf: must be above 0"),
+    ],
+)
+def test_useless_options_are_refused_before_anything_is_sent(
+    run: Run, dataset: PreparedDataset, arguments: tuple[object, ...], part: str
+) -> None:
+    with toy_endpoint(Script()) as script:
+        assert part in run("summarise", *arguments, "--base-url", script.url, status=2)
+        assert script.requests == []
+
+
+def test_answers_that_cannot_be_kept_are_not_asked_for(run: Run, dataset: PreparedDataset) -> None:
+    Path("notes.txt").touch()
+    answers = ("--answers", "notes.txt/answers.jsonl")
+    with toy_endpoint(Script()) as script:
+        given = ("--model", "m", "--base-url", script.url, *answers)
+        assert "notes.txt/answers.jsonl: answers cannot be kept" in run(
+            "summarise", *given, status=2
+        )
+        embedder = ("embed", "--embedder", "openai-compatible")
+        assert "answers cannot be kept there" in run(*embedder, *given, status=2)
+        assert script.requests == []
+
+
+def test_answers_that_are_all_at_hand_need_no_writing(
+    run: Run, dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with toy_endpoint(Script()) as script:
+        given = ("summarise", "--model", "m", "--base-url", script.url)
+        run(*given)
+        sent = len(script.requests)
+        monkeypatch.setattr("intentbench.text.answers.AnswerCache.check_writable", None)
+        run(*given)
+        assert len(script.requests) == sent

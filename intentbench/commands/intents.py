@@ -1,16 +1,21 @@
 """`intentbench intents`: export, measure and draw the intents of a trained method."""
 
 import argparse
+import io
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamodules.errors import RequestError
-from intentbench.commands.shared import add_data_root
+from intentbench.commands.shared import add_data_root, write_whole
 
 if TYPE_CHECKING:
     from intentbench.reports.intent_pictures import Projection
+
+
+FEWEST = 2
+"""Users whose last positions can be spread over a plane."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +64,9 @@ def inspect_intents(
         The files written, and the numbers.
 
     Raises:
-        RequestError: there is no such trial, or its method models no intents.
+        RequestError: there is no such trial, its method models no intents, or there are
+            fewer than `FEWEST` users.
+        OSError: a file cannot be written; an older one of that name stays as it was.
     """
     from intentbench.reports.intent_pictures import draw_intents
     from intentbench.results.store import CHECKPOINT
@@ -70,12 +77,18 @@ def inspect_intents(
     model, data = load_trained(run / CHECKPOINT, data_root)
     method = check_intents(model, str(run))
     chosen = spread_users(data.n_users, users)
+    if len(chosen) < FEWEST:
+        raise RequestError(
+            f"{run}: intents of {len(chosen)} users; numbers and pictures need those of {FEWEST} "
+            "at least: give a larger --users, or none"
+        )
     table = collect_intents(method, data.dataset, data.window, chosen)
     numbers = measure_intents(table, method, data)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    intent_frame(table).write_parquet(out)
+    buffer = io.BytesIO()
+    intent_frame(table).write_parquet(buffer)
+    write_whole(out, buffer.getvalue())
     facts = out.with_suffix(".json")
-    facts.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    write_whole(facts, (json.dumps(numbers, indent=1) + "\n").encode())
     written = [out, facts]
     last = table.last_of_users()
     colours = {"category" if table.own else "category by k-means": last.intent}
@@ -85,7 +98,8 @@ def inspect_intents(
     for projection in projections:
         picture = out.with_suffix(f".{projection}.svg")
         title = f"{method.CARD.title} on {data.dataset.meta.name}"
-        draw_intents(picture, title, last.vectors, colours, last.interests, projection)
+        drawn = draw_intents("svg", title, last.vectors, colours, last.interests, projection)
+        write_whole(picture, drawn)
         written.append(picture)
     if projector is not None:
         write_projector(projector, last)

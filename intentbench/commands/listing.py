@@ -78,5 +78,9 @@ def _summary(path: str) -> str:
 
 
 def _title(path: Path) -> str:
-    """The title of a benchmark."""
-    return str(yaml.safe_load(path.read_text(encoding="utf-8")).get("title", ""))
+    """The title of a benchmark, "" for none; of a file that is none, what is wrong with it."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):  # one file must not hide the others
+        return "(cannot be read as YAML)"
+    return str(found.get("title") or "") if isinstance(found, dict) else "(no benchmark)"

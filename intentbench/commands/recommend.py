@@ -1,12 +1,13 @@
 """`intentbench recommend`: lists of recommended items."""
 
 import argparse
+import io
 import json
 import sys
 from pathlib import Path
 
 from datamodules.errors import RequestError
-from intentbench.commands.shared import add_data_root
+from intentbench.commands.shared import add_data_root, write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +33,12 @@ def run(options: argparse.Namespace) -> int:
 
     found = recommend(options.checkpoint, options.k, options.stage, options.data_root)
     lists = found.frame()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
     if options.out.suffix == ".csv":
-        lists.write_csv(options.out)
+        lists.write_csv(buffer)
     else:
-        lists.write_parquet(options.out)
+        lists.write_parquet(buffer)
+    write_whole(options.out, buffer.getvalue())
     about = {"file": str(options.out), "users": len(found.users), "rows": len(lists)}
     sys.stdout.write(json.dumps(about | found.summary()) + "\n")
     return 0

@@ -52,6 +52,20 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that a person named: whole, or not at all.
+
+    Raises:
+        OSError: it cannot be written, and is named; an older one stays as it was.
+    """
+    from intentbench.results.store import write_atomic  # it imports NumPy
+
+    try:
+        write_atomic(path, content)
+    except OSError as error:  # a full disk names no file
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
+
+
 def names(text: str) -> list[str]:
     """Names between commas."""
     return [name for name in text.split(",") if name]

@@ -115,6 +115,8 @@ def compare_labels(
         raise RequestError(f"{a} and {b} are the same row; give two")
     results = read_folder(folder)
     labels = sorted({record.label for record, _ in results})
+    if not labels:
+        raise RequestError(f"{folder}: no finished trials in it; name another with --runs")
     for label in (a, b):
         if label not in labels:
             raise RequestError(f"{folder}: no row {label!r}; there are {', '.join(labels)}")

@@ -1,7 +1,7 @@
 """Pictures of a method's intents: every position a dot, near where its vector is near."""
 
+import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,22 +21,25 @@ SHADES = 20
 
 
 def draw_intents(
-    path: Path,
+    form: Literal["svg", "png", "pdf"],
     title: str,
     vectors: Floats,
     colours: Mapping[str, Ints],
     interests: Floats | None = None,
     projection: Projection = "pca",
-) -> None:
-    """Write a picture with one panel a colouring, and one of interests beside intents.
+) -> bytes:
+    """A picture with one panel a colouring, and one of interests beside intents.
 
     Args:
-        path: `.svg`, `.png` or `.pdf`.
+        form: of the file.
         title: above all panels.
         vectors: (T, D) intents.
         colours: heading of a panel to its categories (T,), -1 for none.
         interests: (T, D), drawn in one projection with the intents.
         projection: "pca" at once, "tsne" in a minute.
+
+    Returns:
+        The file's content.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -65,8 +68,9 @@ def draw_intents(
         axes[-1].set_title("interests beside intents")
         axes[-1].legend(markerscale=3, fontsize="small", frameon=False)
     figure.suptitle(f"{title}, {'PCA' if projection == 'pca' else 't-SNE'}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=form, dpi=120)
+    return buffer.getvalue()
 
 
 def _project(vectors: Floats, projection: Projection) -> Floats:

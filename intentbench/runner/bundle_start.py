@@ -33,6 +33,18 @@ def check_files(here: Path, files: dict[str, dict[str, Any]]) -> list[str]:
     return wrong
 
 
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What a bundle says of itself; leaves with 2 where that is missing or damaged."""
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for name, kind in (("files", dict), ("needs", list), ("run", list)):
+            if not isinstance(manifest[name], kind):
+                raise TypeError(name)
+    except (OSError, ValueError, KeyError, TypeError):
+        _leave(f"not as packed: {path.name} is missing or damaged; unpack it again")
+    return manifest
+
+
 def install(here: Path, wheels: list[str]) -> None:
     """Put the wheels into `site/`, which is there whole or not at all."""
     site, part = here / "site", here / "site.part"
@@ -69,7 +81,7 @@ def main(arguments: list[str]) -> int:
         oldest, found = (".".join(map(str, part)) for part in (OLDEST, sys.version_info[:3]))
         _leave(f"Python {oldest} or newer is needed, this is {found}")
     here = Path(__file__).resolve().parent
-    manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(here / "manifest.json")
     if wrong := check_files(here, manifest["files"]):
         _leave(f"not as packed: {', '.join(wrong[:5])} ({len(wrong)} in all); unpack it again")
     install(here, [name for name in manifest["files"] if name.endswith(".whl")])

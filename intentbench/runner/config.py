@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import yaml
 
+from datamodules.errors import RequestError
 from datamodules.interactions import InteractionDataModule
 from datamodules.rows import Layout
 from datamodules.sequence import SequenceDataModule
@@ -206,9 +207,42 @@ def write_config(folder: Path, trial: Trial) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read the `config.yaml` of a trial."""
-    config: dict[str, Any] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    return config
+    """Read the `config.yaml` of a trial.
+
+    Raises:
+        OSError: there is none, or it may not be read.
+        RequestError: it is damaged, or not that of a trial.
+    """
+    path = folder / CONFIG
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fault = "" if _is_whole(config) else "blocks are missing"
+    except (ValueError, yaml.YAMLError) as error:
+        fault = f"no YAML: {str(error).splitlines()[0]}"
+    if fault:
+        raise RequestError(
+            f"{path}: damaged, or no trial's ({fault}); bring it back, or delete the folder and "
+            "run its benchmark again"
+        )
+    found: dict[str, Any] = config
+    return found
+
+
+def _is_whole(config: object) -> bool:
+    """Whether a configuration has what every version of this suite has written into it."""
+    if not isinstance(config, dict):
+        return False
+    model, data, trial = (config.get(name) for name in ("model", "data", "trial"))
+    for block in (model, data):
+        if not isinstance(block, dict) or not isinstance(block.get("init_args"), dict):
+            return False
+    return (
+        isinstance(model, dict)
+        and isinstance(model.get("class_path"), str)
+        and isinstance(trial, dict)
+        and "fingerprint" in trial
+        and isinstance(trial.get("training"), dict)  # comes late: a cut file lacks it
+    )
 
 
 def _block(class_path: str, **init_args: Any) -> dict[str, Any]:

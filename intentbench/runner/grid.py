@@ -1,11 +1,7 @@
 """A benchmark as trials: what there is, what is missing, and the running of it."""
 
 import inspect
-import signal
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +25,7 @@ from intentbench.runner.order import describe_order, order_jobs, past_seconds
 from intentbench.runner.progress import Progress
 from intentbench.runner.trial import describe_trial
 from intentbench.spec import BenchmarkSpec
+from intentbench.termination import stopped_by_sigterm
 
 STATES = ("done", "stale", "failed", "damaged", "missing")
 
@@ -204,7 +201,7 @@ def run_grid(spec: BenchmarkSpec, options: RunOptions, console: Console) -> Grid
     failed: list[TrialRecord] = []
     if jobs and not options.dry_run:
         try:
-            with _stopped_by_sigterm(), Progress(console, len(jobs), slots or 1) as progress:
+            with stopped_by_sigterm(), Progress(console, len(jobs), slots or 1) as progress:
                 for job, record in run_jobs(jobs, progress=progress):
                     found[job.folder] = record
                     if record.status == "failed":
@@ -287,23 +284,6 @@ def _look(place: Path) -> tuple[TrialRecord | None, str]:
         return read_finished(place), ""
     except RequestError as error:
         return None, str(error).partition("; ")[0]  # without its advice
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Leave with status 143 at SIGTERM, as with 130 at Ctrl-C: workers end, no traceback."""
-
-    def leave(*_: object) -> None:
-        sys.exit(128 + signal.SIGTERM)
-
-    if threading.current_thread() is not threading.main_thread():  # none else may set handlers
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say(console: Console, *lines: str) -> None:

@@ -4,6 +4,7 @@ import argparse
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import yaml
 from jsonargparse import ArgumentError
@@ -14,6 +15,7 @@ from datamodules.sequence import SequenceDataModule
 from intentbench.models.base import Recommender
 from intentbench.runner.arguments import allow_imports
 from intentbench.runner.plugin import import_plugin
+from intentbench.runner.recommend import read_weights
 
 
 class SuiteCLI(LightningCLI):
@@ -36,7 +38,7 @@ def run_lightning(arguments: Sequence[str]) -> None:
         arguments: "fit", "validate", "test" or "predict", then LightningCLI's options.
 
     Raises:
-        RequestError: an option, a name or a type is wrong.
+        RequestError: an option, a name or a type is wrong; or so is the checkpoint.
         SystemExit: after `--help` and `--print_config`.
     """
     allow_imports()
@@ -60,6 +62,27 @@ def run_lightning(arguments: Sequence[str]) -> None:
         )
     except ArgumentError as error:
         raise RequestError(f"{arguments[0]}: {error.message}") from None
+    except (EOFError, OSError, RuntimeError, UnpicklingError) as error:
+        _blame_checkpoint(arguments, error)
+        raise
+
+
+def _blame_checkpoint(arguments: Sequence[str], error: Exception) -> None:
+    """Refuse a checkpoint that is why a run failed.
+
+    Only afterwards: what Lightning can read, another reader must not refuse.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--ckpt_path", type=Path)
+    file = parser.parse_known_args(arguments)[0].ckpt_path
+    if file is None or not file.is_file():
+        return
+    read_weights(file)
+    if str(error).startswith("Error(s) in loading state_dict"):
+        raise RequestError(
+            f"{file}: its weights are not those of the method that is configured; give the "
+            "config.yaml beside the checkpoint, or another checkpoint"
+        ) from error
 
 
 def _import_plugins(arguments: Sequence[str]) -> None:
@@ -69,6 +92,13 @@ def _import_plugins(arguments: Sequence[str]) -> None:
     for file in parser.parse_known_args(arguments)[0].config:
         if not file.is_file():
             raise RequestError(f"{file}: no such configuration")
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if isinstance(config, dict) and (plugin := config.get("trial", {}).get("plugin")):
+        try:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (ValueError, yaml.YAMLError) as error:
+            reason = str(error).splitlines()[0]
+            raise RequestError(f"{file}: no YAML ({reason}); give a trial's config.yaml") from None
+        if not isinstance(config, dict):
+            raise RequestError(f"{file}: holds no configuration; give a trial's config.yaml")
+        trial = config.get("trial")
+        if isinstance(trial, dict) and (plugin := trial.get("plugin")):
             import_plugin(Path(plugin))

@@ -28,16 +28,46 @@ def load_checkpoint(checkpoint: Path) -> Recommender:
     """The trained method of a trial, from the checkpoint beside its `config.yaml`.
 
     Raises:
-        RequestError: there is no such checkpoint, or no `config.yaml` beside it.
+        RequestError: there is no such checkpoint, or no `config.yaml` beside it; one of them is
+            damaged, or they do not belong together.
     """
     if not checkpoint.is_file():
         raise RequestError(f"{checkpoint}: no such checkpoint")
     if not (checkpoint.parent / CONFIG).exists():
         raise RequestError(f"{checkpoint}: no {CONFIG} beside it; give the one in a trial's folder")
     model = build_model(read_config(checkpoint.parent))
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict(state)
+    state = read_weights(checkpoint)
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RequestError(
+            f"{checkpoint}: its weights are not those of the method that {CONFIG} beside it "
+            f"describes ({reason}); give the one in the trial's own folder, or run its benchmark "
+            "again with the code of today"
+        ) from error
     return model.eval()
+
+
+def read_weights(checkpoint: Path) -> Mapping[str, torch.Tensor]:
+    """The weights in a checkpoint.
+
+    Raises:
+        RequestError: the file is no checkpoint, or a damaged one.
+        OSError: it is not there, or may not be read.
+    """
+    with checkpoint.open("rb"):  # its error names the file, torch's does not always
+        pass
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # a damaged pickle may raise anything
+        raise RequestError(
+            f"{checkpoint}: no checkpoint of a trial, or damaged ({type(error).__name__}); give "
+            "another, or delete the trial's folder and run its benchmark again"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise RequestError(f"{checkpoint}: no checkpoint of a trial; give its best.ckpt")
+    return state
 
 
 def load_trained(

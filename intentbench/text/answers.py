@@ -73,6 +73,21 @@ class AnswerCache:
             self._torn = False
             self._answers[key] = answer
 
+    def check_writable(self) -> None:
+        """See that answers can be kept, before any is paid for; makes the file.
+
+        Raises:
+            RequestError: the file cannot be opened for writing.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.open("ab").close()
+        except OSError as error:
+            raise RequestError(
+                f"{self.path}: answers cannot be kept there ({error.strerror}); nothing was sent; "
+                "name another file with --answers"
+            ) from None
+
     def _load(self) -> None:
         content = self.path.read_bytes()
         self._torn = bool(content) and not content.endswith(b"\n")

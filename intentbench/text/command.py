@@ -37,6 +37,9 @@ from intentbench.text.tfidf import TfidfSvd
 
 OPENAI = "https://api.openai.com/v1"
 ANSWERS = "answers.jsonl"
+LONGEST = 86_400
+"""Seconds of silence that can be waited for: a day; sockets take no number of any size."""
+
 SENT_NOTHING = "nothing was sent"
 
 
@@ -64,6 +67,10 @@ def _check(options: argparse.Namespace) -> None:
         if getattr(options, name, 1) < 1:
             given = f"--{name.replace('_', '-')}"
             raise RequestError(f"{given} {getattr(options, name)}: must be at least 1")
+    if not 0 < options.timeout <= LONGEST:  # not a number is neither
+        raise RequestError(f"--timeout {options.timeout}: must be above 0, at most {LONGEST}")
+    if options.model is not None and not options.model.strip():
+        raise RequestError("--model is empty; name one, or leave the option out")
     if (options.metadata or options.reviews) and not options.publisher:
         raise RequestError("--metadata and --reviews need --publisher: whose files are they?")
     if options.action == "embed" and options.documents and options.publisher:
@@ -98,6 +105,8 @@ def _summarise(
         if options.dry_run:
             console.print(SENT_NOTHING, highlight=False)
             return 0
+        if any(plan.at_hand < plan.rows for plan in plans):
+            answers.check_writable()
         with _endpoint(options) as endpoint:
             try:
                 documents = summariser.summarise(
@@ -167,6 +176,8 @@ def _embed_texts(
         if options.dry_run:
             console.print(SENT_NOTHING, highlight=False)
             return None
+        if missing:
+            answers.check_writable()
         try:
             return embed_documents(documents, embedder, dataset.meta.name)
         finally:

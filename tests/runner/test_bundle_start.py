@@ -159,3 +159,19 @@ def test_missing_files_count_as_wrong(tmp_path: Path) -> None:
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of no bytes
     files = {"a": {"sha256": empty}, "b": {"sha256": empty}}
     assert check_files(tmp_path, files) == ["b"]
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b'{"files": {}, "needs"', b"[]", b'{"files": {}}', b"\xff\xfe"]
+)
+def test_a_bundle_without_its_manifest_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    here = tmp_path / "toys"
+    here.mkdir()
+    (here / "run.py").write_bytes(Path(bundle_start.__file__).read_bytes())
+    if content is not None:
+        (here / "manifest.json").write_bytes(content)
+    done = _start(here)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "bundle: not as packed: manifest.json is missing or damaged; unpack it again\n"
+    )
