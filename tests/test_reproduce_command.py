@@ -77,8 +77,9 @@ def test_the_commands_of_a_page_of_ones_own_data_and_method_work(
     entry = {"reader": "sequence_text", "files": {"events": str(tmp_path / "events.txt")}}
     content = {"datasets": [{"mine": entry}], "models": {"counts": {}}}
     Path("own.yaml").write_text(yaml.safe_dump(content))
-    shutil.copy(Path(__file__).parent / "runner/toy_plugin.py", "toy_plugin.py")
-    changes = ["--plugin", "toy_plugin.py", "--set", "title=My data"]
+    plugin = "toy_of_ones_own.py"  # no other test imports a module of this name
+    shutil.copy(Path(__file__).parent / "runner/toy_plugin.py", plugin)
+    changes = ["--plugin", plugin, "--set", "title=My data"]
     assert main(["run", "own.yaml", *changes, "--seeds", "0"]) == 0
     page = Path("leaderboards/own.md").read_text()
     (whole,) = re.findall(r"^intentbench (run own.yaml .*?title=\S+ \S+)$", page, re.MULTILINE)
@@ -86,7 +87,7 @@ def test_the_commands_of_a_page_of_ones_own_data_and_method_work(
     (cell,) = re.findall(r"^intentbench (run .*--reproduce .*)$", page, re.MULTILINE)
     assert main(shlex.split(cell)) == 0
     assert "ranks    equal" in capfd.readouterr().out
-    assert main(["run", "--plugin", "toy_plugin.py", *shlex.split(cell)[-2:]]) == 2
+    assert main(["run", "--plugin", plugin, *shlex.split(cell)[-2:]]) == 2
     assert "give its spec" in capfd.readouterr().err
 
 
