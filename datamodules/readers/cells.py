@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NoReturn
 
 import polars as pl
 
@@ -84,10 +84,11 @@ def spread_lists(feature: pl.DataFrame, name: str, where: Where) -> pl.DataFrame
     """
     value = feature["value"]
     if value.dtype == pl.String and (is_list := value.str.starts_with("[")).any():
-        _check_lists(value, is_list, name, where)
         read = pl.when(is_list).then(pl.col("value")).str.json_decode(pl.List(pl.String))
-        # a cell without [ is a value of its own, also beside lists
-        feature = feature.with_columns(value=read.fill_null(pl.concat_list("value")))
+        try:  # a cell without [ is a value of its own, also beside lists
+            feature = feature.with_columns(value=read.fill_null(pl.concat_list("value")))
+        except pl.exceptions.PolarsError as error:
+            _raise_lists(value, is_list, name, where, error)
     if feature["value"].dtype == pl.List:
         feature = feature.explode("value")
     if feature["value"].dtype == pl.Categorical:
@@ -137,24 +138,21 @@ def _refuse_finer(
             )
 
 
-def _check_lists(value: pl.Series, is_list: pl.Series, name: str, where: Where) -> None:
-    """Refuse text that begins with [ and is no list.
+def _raise_lists(
+    value: pl.Series, is_list: pl.Series, name: str, where: Where, error: Exception
+) -> NoReturn:
+    """Name the cell for which text could not be read as lists.
 
     Raises:
-        FormatError: a cell does.
+        FormatError: always.
     """
-    try:
-        value.filter(is_list).str.json_decode(pl.List(pl.String))
-    except pl.exceptions.PolarsError as error:
-        for row in is_list.arg_true():
-            if not _is_list(value[row]):
-                raise FormatError(
-                    f"{where(row)}: {name} begins with [ but is no JSON list of plain values: "
-                    f'{quoted(value[row])}; write lists as JSON: ["a", "b"]'
-                ) from None
-        raise FormatError(
-            f"{where(0)}: {name} is no column of JSON lists: {brief(error)}"
-        ) from None
+    for row in is_list.arg_true():
+        if not _is_list(value[row]):
+            raise FormatError(
+                f"{where(row)}: {name} begins with [ but is no JSON list of plain values: "
+                f'{quoted(value[row])}; write lists as JSON: ["a", "b"]'
+            ) from None
+    raise FormatError(f"{where(0)}: {name} is no column of JSON lists: {brief(error)}") from None
 
 
 def _is_list(cell: str) -> bool:

@@ -7,11 +7,7 @@ from pathlib import Path
 
 from docstring_parser import DocstringStyle, parse
 
-from datamodules.errors import RequestError
-from intentbench.commands.listing import PARTS
-from intentbench.models import method_table
 from intentbench.models.base import Recommender
-from intentbench.runner.arguments import suggest
 from intentbench.runner.entrants import FROM_DATASET
 from intentbench.runner.plugin import find_method, load_plugin
 from intentbench.runner.presets import load_settings
@@ -31,9 +27,6 @@ def describe_method(key: str, plugin: Path | None = None) -> str:
         RequestError: there is no such method.
     """
     methods = load_plugin(plugin) if plugin else {}
-    known = [*method_table(), *methods]
-    if key not in known:
-        raise RequestError(f"list: no such method {key!r}; {suggest(key, [*PARTS, *known])}")
     method = find_method(key, methods, "list")
     card = method.CARD
     facts = {

@@ -40,8 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Search each row on each dataset; 1 where one of them has nothing to show for it."""
-    if not 0 <= options.seed < 2**32:
-        raise RequestError(f"--seed {options.seed}: expected a whole number from 0 to 2^32 - 1")
     if find_spec("optuna") is None:
         raise RequestError("tune: needs Optuna: pip install 'intentbench[tune]'")
     from intentbench.runner.forkserver import start_forkserver
@@ -51,7 +49,10 @@ def run(options: argparse.Namespace) -> int:
     from intentbench.runner.executors import plan_slots
     from intentbench.runner.tuning import Way, plan_searches
     from intentbench.runner.tuning_locks import lock_storage
+    from intentbench.spec import SEEDS
 
+    if not 0 <= options.seed < SEEDS:
+        raise RequestError(f"--seed {options.seed}: expected a whole number from 0 to 2^32 - 1")
     spec = chosen_spec(options)
     labels = tuple(options.models or spec.stated.labels)
     searches = plan_searches(spec, labels, options.runs, options.data_root, options.seed)

@@ -161,11 +161,14 @@ def plan_searches(
             )
     spec = replace(spec, entrants=tuple(untuned.values()), seeds=(seed,))
     grid = plan_grid(spec, RunOptions(out=runs, data_root=data_root))
+    for folder, name in {
+        planned.job.prepared: planned.job.trial.dataset for planned in grid
+    }.items():
+        if not (load_prepared(folder).split == VALID).any():
+            raise RequestError(f"{name}: has no validation events, by which tune chooses")
     searches = []
     for job in (planned.job for planned in grid if planned.job.trial.label in labels):
         label, dataset = job.trial.label, job.trial.dataset
-        if not (load_prepared(job.prepared).split == VALID).any():
-            raise RequestError(f"{dataset}: has no validation events, by which tune chooses")
         search = _search(untuned[label], job, spaces[label])
         now = present[label].arguments_on(dataset)
         searches.append(replace(search, present={name: now[name] for name in search.space}))

@@ -20,7 +20,7 @@ import pytest
 
 import datamodules.prepare
 import datamodules.readers.registry
-from datamodules.catalog import DatasetEntry, FileSource, catalog, find_entry, user_entry
+from datamodules.catalog import DatasetEntry, FileSource, find_entry, user_entry
 from datamodules.errors import (
     ChecksumError,
     DatasetNotFoundError,
@@ -387,32 +387,3 @@ def test_preparing_is_logged(cache: Path, caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level(logging.INFO):
         prepare("synthetic-tiny", None, cache)
     assert "prepared synthetic-tiny in" in caplog.text
-
-
-PRESENT = [entry for entry in catalog().values() if entry.files and entry.files[0].sha256]
-
-OTHER_COUNTS = {
-    "video-5core",
-    "trivago",
-    "trivago-by-time",
-    "yelp-actions-20core",
-    "ml-100k-cf",
-    "ml-1m-cf",
-}
-"""Entries whose recipe or options drop events of the file."""
-
-
-@pytest.mark.parametrize("entry", PRESENT, ids=lambda entry: entry.name)
-def test_real_data_has_the_counts_of_its_manifest(
-    entry: DatasetEntry, real_data: Path, tmp_path: Path
-) -> None:
-    path = entry.files[0].path
-    if not (real_data / path).exists():
-        pytest.skip(f"{path} is not in the data folder")
-    manifest = json.loads((real_data / "MANIFEST.json").read_text())["files"]
-    stated = next(file for file in manifest if file["path"] == path)
-    data = load_prepared(prepare(entry, real_data, tmp_path))
-    assert data.meta.sources[Path(path).name] == stated["sha256"]
-    if entry.name not in OTHER_COUNTS:
-        for key in ("users", "items", "interactions"):
-            assert data.meta.statistics[key] == stated[key]
