@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
@@ -57,12 +58,18 @@ def resolve_arguments(
     """
     filled = filled or {}
     parser = _parser(target)
-    names = {action.dest.removeprefix("a.") for action in parser._actions} - {"help", "a"}
-    names = {name for name in names if not name.endswith(".help")}  # of an argument that is a class
+    types = {
+        action.dest.removeprefix("a."): getattr(action, "_typehint", None)
+        for action in parser._actions
+        if not action.dest.endswith("help")  # of the parser, of an argument that is a class
+    }
+    names = types.keys() - {"a"}
     allowed = names - filled.keys()
-    for name in given:
+    for name, value in given.items():
         if name not in allowed:
             raise RequestError(f"{where}: unknown argument {name!r}; {suggest(name, allowed)}")
+        if value is None and NoneType not in get_args(types[name]):  # jsonargparse lets it pass
+            raise RequestError(f"{where}: {name}: found null; leave it out for its default")
     filled = {name: value for name, value in filled.items() if name in names}
     parsed = _parse(parser, {**given, **filled}, where)
     plain: dict[str, Any] = json.loads(parser.dump(parsed, format="json", skip_unset=False))["a"]

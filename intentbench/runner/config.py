@@ -22,6 +22,9 @@ DATA_MODULES: dict[Layout, type[SequenceDataModule]] = {
 }
 """The data module of each layout of training rows."""
 
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+"""Of numbers in training and test, by Lightning's names."""
+
 UNSAID = ("processes", "accumulate", "compile")
 """Fields of `Training` that names, configurations and records leave out at their defaults: those of
 trials made before there were any stay as they are."""
@@ -36,7 +39,7 @@ class Training:
         patience: validations without improvement after which training stops.
         monitor: validation metric that chooses the epoch.
         validate_every: epochs between validations.
-        precision: of Lightning's Trainer.
+        precision: of Lightning's Trainer, one of `PRECISIONS`.
         processes: processes that share each batch, see `docs/distributed.md`; on GPUs as many of
             these.
         accumulate: batches whose gradients are averaged for one step of the optimiser.

@@ -11,7 +11,7 @@ from intentbench.models.pretrained import PretrainedRecommender
 from intentbench.results.record import ORACLE
 from intentbench.runner.arguments import resolve_arguments, suggest
 from intentbench.runner.callbacks import RECALLS
-from intentbench.runner.config import DATA_MODULES, Training
+from intentbench.runner.config import DATA_MODULES, PRECISIONS, Training
 from intentbench.runner.distributed import check_processes
 from intentbench.runner.noise import resolve_noise
 from intentbench.runner.plugin import find_method
@@ -308,6 +308,9 @@ def _training(given: Mapping[str, Any], where: str) -> Training:
     if training.monitor not in validated:
         hint = suggest(str(training.monitor), validated)
         raise RequestError(f"{where}.monitor: unknown metric {training.monitor!r}; {hint}")
+    if training.precision not in PRECISIONS:
+        hint = suggest(training.precision, PRECISIONS)
+        raise RequestError(f"{where}.precision: unknown {training.precision!r}; {hint}")
     for name in ("max_epochs", "patience", "validate_every", "processes", "accumulate"):
         if (asdict(training)[name] or 0) < 1:
             raise RequestError(f"{where}.{name}: must be at least 1")

@@ -17,6 +17,7 @@ from intentbench.models.takes import TakesDataset
 from intentbench.results.fingerprint import code_fingerprint
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import CHECKPOINT
+from intentbench.runner.checks import check_builds, check_needs
 from intentbench.runner.config import Trial
 from intentbench.runner.entrants import Entrant
 from intentbench.runner.executors import plan_slots, run_local
@@ -27,7 +28,8 @@ from intentbench.runner.trial import describe_trial
 from intentbench.spec import BenchmarkSpec
 from intentbench.termination import stopped_by_sigterm
 
-STATES = ("done", "stale", "failed", "damaged", "missing")
+LACKING = ("failed", "damaged", "missing")
+STATES = ("done", "stale", *LACKING)
 
 
 @dataclass(frozen=True)
@@ -132,14 +134,16 @@ def plan_grid(spec: BenchmarkSpec, options: RunOptions) -> list[Planned]:
     """Every trial of a benchmark, datasets prepared, with what earlier runs left of it.
 
     Raises:
-        RequestError: a dataset cannot be had, or a method needs more than it has.
+        RequestError: a dataset cannot be had, a method needs more than it has, or one that is to
+            be trained cannot be built.
     """
-    grid = []
+    grid: list[Planned] = []
     for entry in spec.datasets:
         folder = prepare(entry, options.data_root)
         dataset = load_prepared(folder)
         for entrant in spec.entrants:
-            _check_needs(entrant, entry.name, dataset)
+            check_needs(entrant, entry.name, dataset)
+            cells = []
             for seed in spec.seeds_of(entrant):
                 trial = build_trial(spec, entrant, entry, dataset, seed)
                 place = trial.folder(options.out)
@@ -148,7 +152,10 @@ def plan_grid(spec: BenchmarkSpec, options: RunOptions) -> list[Planned]:
                 replaces = record.finished if record else ""
                 after = place.parents[1] / trial.pretrained if trial.pretrained else None
                 job = Job(trial, place, folder, blank, replaces, after)
-                grid.append(Planned(job, record, damage))
+                cells.append(Planned(job, record, damage))
+            if any(cell.state in LACKING for cell in cells):
+                check_builds(entrant, cells[0].job.trial)
+            grid += cells
     return grid
 
 
@@ -159,7 +166,7 @@ def choose_jobs(grid: list[Planned], rerun_stale: bool) -> list[Job]:
         grid: every trial.
         rerun_stale: whether results of other code count as none.
     """
-    wanted = {"missing", "failed", "damaged"} | ({"stale"} if rerun_stale else set())
+    wanted = {*LACKING, *(["stale"] if rerun_stale else [])}
     chosen = {planned.job.folder for planned in grid if planned.state in wanted}
     needed = {planned.job.after for planned in grid if planned.job.folder in chosen}
     # what was imported has no checkpoint, and a checkpoint of other code is none to start from
@@ -241,18 +248,6 @@ def _choose_executor(
         processes,
     )
     return len(slots), partial(run_local, slots=slots, timeout=spec.timeout, memory=spec.memory)
-
-
-def _check_needs(entrant: Entrant, name: str, dataset: PreparedDataset) -> None:
-    present = dataset.tensors().keys()
-    for need in entrant.cls.CARD.needs:
-        if need not in present and f"{need}.values" not in present:
-            raise RequestError(
-                f"{entrant.label}: needs {need}, which dataset {name!r} does not have; leave "
-                "one of them out with --models or --datasets"
-            )
-    if issubclass(entrant.cls, TakesDataset):
-        entrant.cls.check(dataset, entrant.arguments_on(name))
 
 
 def _reads(entrant: Entrant, name: str, dataset: PreparedDataset) -> str:

@@ -228,3 +228,12 @@ def test_feature_that_the_data_lacks_is_a_request_error(
     monkeypatch.setattr(cls, "CARD", dataclasses.replace(cls.CARD, needs=("item.colour",)))
     with pytest.raises(RequestError, match=r"toy: needs item\.colour"):
         plan_grid(spec, RunOptions(out=tmp_path))
+
+
+def test_a_row_that_cannot_be_built_is_refused_before_any_trains(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec({"counts": {}, "toy": {"width": -1}})
+    with pytest.raises(RequestError, match=r"^toy on \S+ cannot be built: RuntimeError: .*-1"):
+        run_grid(spec, RunOptions(out=tmp_path, devices="cpu"), Console(file=io.StringIO()))
+    assert list(tmp_path.rglob(RESULT)) == []
