@@ -104,10 +104,8 @@ class Family:
     def _opener(self, waiting: list[str]) -> str:
         """Of models by falling mean, the one that opens their tier."""
         first = next(filter(partial(self._tested, waiting), waiting), waiting[0])
-        for label in reversed(waiting[: waiting.index(first)]):
-            if self.separated(label, first):
-                first = label
-        return first
+        higher = waiting[: waiting.index(first)]
+        return next((label for label in higher if self.separated(label, first)), first)
 
     def _tested(self, others: list[str], label: str) -> bool:
         """Whether a model could be tested against each of the others."""

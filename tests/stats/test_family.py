@@ -109,15 +109,17 @@ def test_a_model_that_cannot_be_tested_against_all_opens_no_tier() -> None:
     assert family.tiers() == {"a": 1, "b": 1, "c": 2, "d": None}
 
 
-def test_a_model_separated_above_the_opener_goes_before_it() -> None:
-    """Else the best row, having no seeds to test a lone one with, would stand in tier 2."""
+@pytest.mark.parametrize("lone", [0.30, 0.01])
+def test_a_model_separated_above_the_opener_goes_before_it(lone: float) -> None:
+    """Else the best row, having no seeds to test a lone one with, would stand in tier 2, or in none
+    where the lone one is separated above the opener too."""
     family = with_p(
         compare_all(VALUES),
         {
             ("b", "a"): None,
             ("b", "c"): 0.01,
             ("b", "d"): 0.01,
-            ("a", "c"): 0.30,
+            ("a", "c"): lone,
             ("a", "d"): None,
             ("c", "d"): 0.01,
         },
