@@ -112,7 +112,7 @@ def accuracy(metric: str) -> Producer:
 
 def tier(section: Section) -> Column:
     """Shared rank by the primary metric."""
-    tiers = section.family.tiers() if section.family else {}
+    tiers = section.family.tiers if section.family else {}
     return "tier", [str(tiers.get(row.label) or EMPTY) for row in section.rows]
 
 

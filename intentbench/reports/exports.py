@@ -159,7 +159,7 @@ def _row(section: Section, row: Row) -> dict[str, Any]:
         "failed": {record.seed: record.reason for record in cell.failed} if cell else {},
         "ceiling": row.ceiling,
         "stale": row.stale,
-        "tier": family.tiers().get(row.label) if family else None,
+        "tier": family.tiers.get(row.label) if family else None,
         "mark": family.mark(row.label, section.reference) if family and row.ranked else "",
         "metrics": {
             metric: {

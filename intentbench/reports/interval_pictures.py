@@ -27,7 +27,7 @@ def draw_intervals(section: Section) -> bytes:
     from matplotlib.figure import Figure
 
     rows = [row for row in section.rows if row.ranked]
-    found_tiers = section.family.tiers() if section.family else {}
+    found_tiers = section.family.tiers if section.family else {}
     tiers = [found_tiers.get(row.label) for row in rows]
     primary = section.table.primary
     metrics = [primary, *(name for name in section.table.headline if name != primary)]

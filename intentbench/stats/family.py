@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
 from statistics import median
 from typing import TypeVar
@@ -71,7 +71,8 @@ class Family:
         p = self.adjusted[a, b]
         return p is not None and p < self.alpha
 
-    def tiers(self) -> dict[str, int | None]:
+    @cached_property
+    def tiers(self) -> Mapping[str, int | None]:
         """Shared ranks: a tier holds its highest model and all that are not separated from it.
 
         The highest model opens tier 1 and takes in every model not separated from it; the highest

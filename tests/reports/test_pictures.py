@@ -82,7 +82,7 @@ def test_intervals_name_every_row_in_full_with_its_tier(out: Path, beauty: Secti
     for row in beauty.rows:
         assert any(word.startswith(row.label) for word in found)
     assert beauty.family is not None
-    tiers = [str(tier) for tier in beauty.family.tiers().values()]
+    tiers = [str(tier) for tier in beauty.family.tiers.values()]
     assert found.count("NDCG@10") == found.count("HR@10") == 1
     for tier in set(tiers):
         assert found.count(tier) >= tiers.count(tier)

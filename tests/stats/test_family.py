@@ -48,7 +48,7 @@ def test_family_of_a_reference_is_smaller() -> None:
     assert family.n_tests == 3
     assert family.mark("a", "b") == ""
     assert family.mark("a", "c") == "^"
-    assert family.tiers() == dict.fromkeys("abcd")  # they would need all pairs
+    assert family.tiers == dict.fromkeys("abcd")  # they would need all pairs
     resolution = family.resolution()
     assert resolution is not None
     assert resolution.pairs == 3
@@ -90,7 +90,7 @@ def test_tiers_are_ties_with_the_first() -> None:
             ("c", "d"): 0.05,  # alpha itself does not separate
         },
     )
-    assert family.tiers() == {"b": 1, "a": 1, "c": 2, "d": 2}
+    assert family.tiers == {"b": 1, "a": 1, "c": 2, "d": 2}
 
 
 def test_a_model_that_cannot_be_tested_against_all_opens_no_tier() -> None:
@@ -106,7 +106,7 @@ def test_a_model_that_cannot_be_tested_against_all_opens_no_tier() -> None:
             ("c", "d"): None,
         },
     )
-    assert family.tiers() == {"a": 1, "b": 1, "c": 2, "d": None}
+    assert family.tiers == {"a": 1, "b": 1, "c": 2, "d": None}
 
 
 @pytest.mark.parametrize("lone", [0.30, 0.01])
@@ -124,13 +124,13 @@ def test_a_model_separated_above_the_opener_goes_before_it(lone: float) -> None:
             ("c", "d"): 0.01,
         },
     )
-    assert family.tiers() == {"b": 1, "a": None, "c": 2, "d": 3}
+    assert family.tiers == {"b": 1, "a": None, "c": 2, "d": 3}
 
 
 def test_a_model_that_cannot_be_tested_has_no_tier() -> None:
     values = {label: value[:1] for label, value in VALUES.items()}
     family = compare_all(values)
-    assert family.tiers() == dict.fromkeys("abcd")
+    assert family.tiers == dict.fromkeys("abcd")
     assert family.n_tests == 0
     assert family.resolution() is None
 

@@ -39,7 +39,7 @@ def pairs_data(view: SectionView) -> dict[str, Any]:
     if family is None:
         raise ValueError(f"{view.board.name}, {view.dataset}: nothing to compare")
     rows = {row.label: row for row in section.rows}
-    tiers = family.tiers()
+    tiers = family.tiers
     find_relative_ends(family.contrasts[pair] for pair in permutations(family.labels, 2))
     return {
         "metric": short_name(metric),
