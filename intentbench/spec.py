@@ -44,18 +44,23 @@ class Stated:
     """What a spec states before a person picks parts of it.
 
     Attributes:
-        labels: of all rows.
+        rows: all of them.
         datasets: names of all datasets.
         seeds: of stochastic methods.
         reference: label that differences are taken against; "" for none.
         tuning: how arguments were chosen; see `intentbench.runner.entrants.describe_tuning`.
     """
 
-    labels: tuple[str, ...] = ()
+    rows: tuple[Entrant, ...] = ()
     datasets: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     reference: str = ""
     tuning: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict, hash=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of all rows."""
+        return tuple(row.label for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ def load_spec(
         family=family,
         correction=_choice(raw, "correction", ("holm", "bh"), path),
         stated=Stated(
-            tuple(labels), tuple(names), stated_seeds, reference, describe_tuning(entrants, names)
+            entrants, tuple(names), stated_seeds, reference, describe_tuning(entrants, names)
         ),
     )
 

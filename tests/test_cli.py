@@ -254,12 +254,18 @@ def test_running_some_rows_leaves_the_others_on_the_page(tmp_path: Path) -> None
     assert main(["run", str(spec), *places, str(tmp_path / "first")]) == 0
     page = tmp_path / "boards" / "small.md"
     rows = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| ")]
+    ranks = tmp_path / "boards/ranks/small/synthetic-tiny/popularity.json"
+    (record,) = json.loads(ranks.read_text())
+    ranks.write_text(json.dumps([{**record, "code": "another"}]))
     again = ["run", str(spec), "--models", "markov", *places, str(tmp_path / "second")]
     assert main(again) == 0
     assert not (tmp_path / "second" / "synthetic-tiny" / "popularity").exists()
     text = page.read_text()
     assert [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")] == rows
     assert "not run" not in text
+    (stale,) = [line for line in text.splitlines() if line.startswith("- **Stale:**")]
+    assert "popularity" in stale
+    assert "markov" not in stale
 
 
 def test_rows_of_other_data_do_not_push_out_what_is_published(

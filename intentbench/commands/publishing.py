@@ -50,6 +50,7 @@ def publish_benchmark(
     from intentbench.reports.cells import attach_ranks
     from intentbench.reports.plan import Plan
     from intentbench.reports.publish import publish_results
+    from intentbench.runner.grid import row_code
 
     done = [(folder, record) for folder, record in result.trials if record.status == "done"]
     if not done:
@@ -65,7 +66,7 @@ def publish_benchmark(
         groups=spec.groups,
         family=spec.family,
         correction=spec.correction,
-        code=result.code,
+        code={row.label: row_code(row) for row in spec.stated.rows},  # of kept rows, too
         tuning=spec.stated.tuning,
     )
     ceilings = _oracles(spec, [record for _, record in done], runs, data_root)

@@ -88,12 +88,10 @@ class GridResult:
     Attributes:
         trials: folder and record of every finished trial, in the order of the grid.
         failed: those that failed in this run.
-        code: row to the fingerprint of its method's code today.
     """
 
     trials: list[tuple[Path, TrialRecord]]
     failed: list[TrialRecord]
-    code: dict[str, str]
 
 
 def build_trial(
@@ -122,7 +120,7 @@ def build_trial(
         training=entrant.training,
         seed=seed,
         benchmark=spec.name,
-        code=_code(entrant),
+        code=row_code(entrant),
         plugin=spec.plugin if entrant.cls.__module__ == Path(spec.plugin).stem else "",
         pretrained=f"{start.label}/{start.name}" if start else "",
         noise=entrant.noise,
@@ -219,8 +217,7 @@ def run_grid(spec: BenchmarkSpec, options: RunOptions, console: Console) -> Grid
         if failed:
             _say(console, f"{len(failed)} of {len(jobs)} trials failed; their log.txt says more")
     trials = [(folder, record) for folder, record in found.items() if record is not None]
-    code = {planned.job.trial.label: planned.job.trial.code for planned in grid}
-    return GridResult(trials, failed, code)
+    return GridResult(trials, failed)
 
 
 def _choose_executor(
@@ -286,7 +283,8 @@ def _say(console: Console, *lines: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _code(entrant: Entrant) -> str:
+def row_code(entrant: Entrant) -> str:
+    """The fingerprint of all code that a row's results depend on, as it is today."""
     files = [inspect.getfile(entrant.cls), sequence.__file__]
     if entrant.data.get("added_pairs"):
         files.append(edge_noise.__file__)
