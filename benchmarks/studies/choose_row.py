@@ -1,7 +1,7 @@
 """Which row of a sweep validation chooses, where the gains level off, and what the test then says.
 
     python benchmarks/studies/choose_row.py leaderboards/ranks/igr-sr-tokens synthetic
-        --along num_intents [--reference sasrec_ce_prefix]
+        --along num_intents [--reference sasrec_ce_prefix] [--seeds 3]
 
 Reads published ranks, or a folder of runs. Rows are sorted by the mean, over the seeds that all of
 them have, of the monitored validation metric of their best epochs, ± its standard error. The first
@@ -9,6 +9,7 @@ is chosen; it alone is set against the reference on the test, all seeds of both 
 procedure of all pages. With `--along ARGUMENT` the best row of each of the argument's values is
 shown, and the knee: the smallest value whose best row is within one standard error of the chosen
 one (Breiman et al. 1984, section 3.4.3); where rows share one seed it is not known.
+`--seeds N` leaves rows with fewer seeds out, and names them.
 """
 
 import argparse
@@ -92,7 +93,7 @@ def compare_chosen(table: Table, chosen: str, reference: str) -> Contrast:
     return contrast(ours, theirs, 1.0, *fixed)
 
 
-def study(folder: Path, dataset: str, along: str, reference: str) -> None:
+def study(folder: Path, dataset: str, along: str, reference: str, seeds: int) -> None:
     """Print everything of the module's docstring.
 
     Raises:
@@ -110,6 +111,9 @@ def study(folder: Path, dataset: str, along: str, reference: str) -> None:
     cells = [c for c in table.cells if c.records and not c.is_oracle and c.label != reference]
     if along:
         cells = [cell for cell in cells if along in cell.any_record.arguments]
+    if short := [cell.label for cell in cells if len(cell.records) < seeds]:
+        print(f"left out, under {seeds} seeds: {', '.join(short)}\n")
+        cells = [cell for cell in cells if cell.label not in short]
     if not cells:
         raise RequestError(f"no row to choose{f' with an argument {along!r}' if along else ''}")
     choices = rank_rows(cells, along)
@@ -141,9 +145,10 @@ def main() -> None:
     parser.add_argument("dataset")
     parser.add_argument("--along", default="", help="an argument that rows differ in")
     parser.add_argument("--reference", default="", help="a row; the board's own if left out")
+    parser.add_argument("--seeds", type=int, default=1, help="leave out rows with fewer seeds")
     options = parser.parse_args()
     try:
-        study(options.folder, options.dataset, options.along, options.reference)
+        study(options.folder, options.dataset, options.along, options.reference, options.seeds)
     except RequestError as error:
         raise SystemExit(f"{options.folder}: {error}") from None
 

@@ -93,7 +93,9 @@ def test_what_cannot_be_answered_is_said_in_a_line(
         script.main()
 
 
-def test_rows_are_compared_on_the_seeds_that_all_of_them_have(runs: Path) -> None:
+def test_rows_are_compared_on_the_seeds_that_all_of_them_have(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = FakeModel("lucky", 1.0, arguments=(("num_prefix", 8),))
     training = {"max_epochs": 9, "monitor": "ndcg@10"}
     found = {"ndcg@10": 0.295, "hit_rate@10": 1.0}
@@ -103,6 +105,12 @@ def test_rows_are_compared_on_the_seeds_that_all_of_them_have(runs: Path) -> Non
     choices = script.rank_rows(cells, "num_prefix")
     assert [one.label for one in choices][:2] == ["large", "lucky"], "0.30 and 0.295 in seed 1"
     assert {one.seeds for one in choices} == {1}
+    arguments = ["x", str(runs), "beauty", "--reference", SASREC.label, "--seeds", "2"]
+    monkeypatch.setattr("sys.argv", arguments)
+    script.main()
+    text = capsys.readouterr().out
+    assert text.startswith("left out, under 2 seeds: lucky\n")
+    assert "(1 seeds)" not in text
     write_trial(runs, FakeModel("late", 1.0), "beauty", 7, training=training, validation=found)
     (table,) = build_tables(read_results(runs))
     cells = [cell for cell in table.cells if cell.label != SASREC.label]
