@@ -5,7 +5,9 @@ Nothing asks for them: where a benchmark has such rows, its page has the picture
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from intentbench.reports.columns import code, short_name
@@ -53,11 +55,13 @@ class Sweep:
         argument: its name.
         method: key of the method.
         points: by rising value, no value twice.
+        others: all other arguments, which its rows share.
     """
 
     argument: str
     method: str
     points: tuple[Point, ...]
+    others: Mapping[str, Any]
 
     @property
     def positive(self) -> list[float]:
@@ -83,6 +87,7 @@ def find_sweeps(section: Section) -> tuple[Sweep, ...]:
         By name of the argument, then by the label of the first row.
     """
     alike: dict[tuple[str, str, str], dict[float, Point]] = {}
+    others: dict[str, dict[str, Any]] = {}
     ranked = sorted(
         (row for row in section.rows if row.ranked), key=lambda row: row.label != section.reference
     )
@@ -94,11 +99,12 @@ def find_sweeps(section: Section) -> tuple[Sweep, ...]:
                 continue
             rest = {key: other for key, other in record.arguments.items() if key != name}
             same = json.dumps([rest, record.data, record.training], sort_keys=True)
+            others[same] = rest
             point = Point(float(value), row.label, row.means[metric], row.deviations[metric])
             alike.setdefault((name, record.method, same), {}).setdefault(point.value, point)
     found = [
-        Sweep(name, method, tuple(points[value] for value in sorted(points)))
-        for (name, method, _), points in alike.items()
+        Sweep(name, method, tuple(points[value] for value in sorted(points)), others[same])
+        for (name, method, same), points in alike.items()
         if len(points) >= FEWEST
     ]
     return tuple(sorted(found, key=lambda sweep: (sweep.argument, sweep.points[0].label)))
@@ -153,7 +159,8 @@ def _panel(axis: Any, sweeps: list[Sweep], section: Section) -> None:
     if apart:
         axis.set_xscale("log")
     places: dict[float, float] = {}
-    for number, sweep in enumerate(sweeps):
+    title, names = _lines(sweeps, section.reference)
+    for number, (name, sweep) in enumerate(names):
         colour = f"C{number % 10}"
         first = sweep.points[0]
         lone = apart and first.value == 0
@@ -166,7 +173,6 @@ def _panel(axis: Any, sweeps: list[Sweep], section: Section) -> None:
         axis.fill_between(
             values, *zip(*(p.ends for p in line), strict=True), color=colour, alpha=0.15, lw=0
         )
-        name = min(sweep.points, key=lambda p: (p.label != section.reference, -p.mean)).label
         means = [point.mean for point in line]
         axis.plot(values, means, color=colour, marker="o", markersize=4, lw=1.2, label=name)
         for point in sweep.points:
@@ -175,8 +181,26 @@ def _panel(axis: Any, sweeps: list[Sweep], section: Section) -> None:
                 ring = {"markersize": 10, "markerfacecolor": "none", "markeredgecolor": "0.2"}
                 axis.plot(place, point.mean, "o", **ring)
     if len(sweeps) > 1:
-        axis.legend(title="around", fontsize="x-small", title_fontsize="x-small", frameon=False)
+        axis.legend(title=title, fontsize="x-small", title_fontsize="x-small", frameon=False)
     _ticks(axis, places, apart)
+
+
+def _lines(sweeps: list[Sweep], reference: str) -> tuple[str, list[tuple[str, Sweep]]]:
+    """What tells the sweeps of an argument apart, and each with its name.
+
+    That is the one other argument in which they differ, by rising value; where there are several,
+    each goes by the reference, or else the best of its rows.
+    """
+    given = {name: [sweep.others.get(name) for sweep in sweeps] for name in sweeps[0].others}
+    differ = [name for name, values in given.items() if any(v != values[0] for v in values)]
+    alone = differ[0] if len(differ) == 1 else ""
+    if alone and len({repr(value) for value in given[alone]}) == len(sweeps):
+        named = list(zip(given[alone], sweeps, strict=True))
+        if all(isinstance(value, int | float) for value in given[alone]):
+            named.sort(key=itemgetter(0))
+        return alone, [(str(value), sweep) for value, sweep in named]
+    best = [min(one.points, key=lambda p: (p.label != reference, -p.mean)) for one in sweeps]
+    return "around", [(point.label, one) for point, one in zip(best, sweeps, strict=True)]
 
 
 def _ticks(axis: Any, places: dict[float, float], apart: bool) -> None:

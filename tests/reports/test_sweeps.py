@@ -141,7 +141,20 @@ def test_a_grid_is_a_line_for_each_value_of_the_other_argument(tmp_path: Path) -
     sweeps = find_sweeps(section)
     assert [(sweep.argument, len(sweep.points)) for sweep in sweeps] == [("pair", 3), ("pair", 3)]
     assert sweep_line(section).count("`pair` of `irllrec`") == 1
-    assert b">around<" in draw_sweeps(section)
+    drawn = draw_sweeps(section)
+    assert b">around<" not in drawn
+    legend = [drawn.index(text) for text in (b">intents<", b">4<", b">5<")]
+    assert legend == sorted(legend)
+
+
+def test_lines_that_differ_in_several_arguments_go_by_a_row(tmp_path: Path) -> None:
+    rows = [
+        row(f"{a:g}_{b}", a + b, pair=a, intents=b, noise=b)
+        for a in (0.0, 0.1, 0.3)
+        for b in (4, 5)
+    ]
+    write_runs(tmp_path, rows, seeds=(0,), n_users=40)
+    assert b">around<" in draw_sweeps(section_of(tmp_path))
 
 
 def test_page_has_the_picture_and_names_the_arguments(tmp_path: Path) -> None:
