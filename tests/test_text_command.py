@@ -189,6 +189,7 @@ def test_wrong_requests_are_one_line(run: Run, dataset: PreparedDataset, tmp_pat
         ("summarise", "--model", "m", "--base-url", "http://[::1"): "not an http",
         ("summarise", "--model", "m", "--parameters", '{"api_key": "x"}'): "might hold a secret",
         ("summarise", "--model", "m", "--parameters", '{"model": "n"}'): "is given otherwise",
+        ("summarise", "--model", "m", "--parameters", f'{{"stop": ["{KEY}"]}}'): "hold the key",
     }
     for arguments, message in refused.items():
         assert message in run(*arguments, status=2), arguments

@@ -32,7 +32,13 @@ from intentbench.text.features import (
 )
 from intentbench.text.precomputed import read_precomputed
 from intentbench.text.store import MANIFEST
-from intentbench.text.summaries import CHARACTERS_A_TOKEN, Settings, SummariesError, Summariser
+from intentbench.text.summaries import (
+    CHARACTERS_A_TOKEN,
+    Settings,
+    SummariesError,
+    Summariser,
+    check_parameters,
+)
 from intentbench.text.tfidf import TfidfSvd
 
 OPENAI = "https://api.openai.com/v1"
@@ -226,6 +232,7 @@ def _settings(options: argparse.Namespace) -> Settings:
             raise RequestError(f"--parameters: not JSON: {error}") from None
         if not isinstance(limits["parameters"], dict):
             raise RequestError('--parameters: expected a JSON object, such as {"temperature": 0}')
+        check_parameters(limits["parameters"], os.environ.get(options.key_variable, "").strip())
     return Settings(_model(options), **limits)
 
 
@@ -251,6 +258,7 @@ def _say_cost(
     console: Console, about: str, tokens_in: int, tokens_out: int, options: argparse.Namespace
 ) -> None:
     if options.price_in is None and options.price_out is None:
+        console.print("cost: not known; give --price-in and --price-out", highlight=False)
         return
     price = tokens_in * (options.price_in or 0) + tokens_out * (options.price_out or 0)
     console.print(f"cost: {about} {price / 1e6:.4f} USD", highlight=False)

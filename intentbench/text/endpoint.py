@@ -25,6 +25,10 @@ RETRIES = 3
 KEY_VARIABLE = "OPENAI_API_KEY"
 """The environment variable with the key, unless another is named."""
 
+SHORTEST_SECRET = 12
+"""Characters of the shortest key taken for a secret; local servers take a word such as `none`,
+which would be cut out of every answer that has it."""
+
 LARGEST = 3.4028234663852886e38
 """The largest float32: vectors are kept as such."""
 
@@ -270,4 +274,5 @@ class Endpoint:
         return f" ({shown})" if shown else ""
 
     def _redact(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key else text
+        secret = len(self._key) >= SHORTEST_SECRET
+        return text.replace(self._key, "[key]") if secret else text

@@ -16,7 +16,7 @@ from datamodules.texts import Interaction, TextData
 from intentbench.text.answers import AnswerCache, request_key
 from intentbench.text.asking import ask_all
 from intentbench.text.documents import Documents, DocumentSet, offline_documents
-from intentbench.text.endpoint import Endpoint
+from intentbench.text.endpoint import SHORTEST_SECRET, Endpoint
 from intentbench.text.progress import follow
 from intentbench.text.prompts import ITEM, MAX_WORDS, USER, build_messages, parse_intent
 from intentbench.text.prompts import prompt_sha256 as checksum_of_prompts
@@ -26,6 +26,11 @@ CHARACTERS_A_TOKEN = 4
 
 TOKENS_A_WORD = 1.5
 """Of an answer, an upper estimate."""
+
+_SECRETS = ("key", "secret", "token", "auth", "password", "headers")
+"""What a name that holds a secret has in it."""
+
+_WRITTEN = "parameters are written into files; put the key into the variable --key-variable names"
 
 _UNKNOWN = "x" * (MAX_WORDS * 7)
 """Stands in an estimate for an intent that has yet to be written."""
@@ -62,23 +67,35 @@ class Settings:
         check_parameters(self.parameters)
 
 
-def check_parameters(parameters: Mapping[str, Any]) -> None:
+def check_parameters(parameters: object, key: str = "") -> None:
     """Refuse parameters that would change what is asked, or would put a secret into files.
 
+    Args:
+        parameters: of a request, or a value among them.
+        key: of the endpoint, which none may hold.
+
     Raises:
-        RequestError: a name is `model`, `messages` or sounds like a secret's.
+        RequestError: a name is `model`, `messages` or sounds like a secret's, or a text holds the
+            key.
     """
-    for name, value in parameters.items():
-        if name in ("model", "messages"):
-            raise RequestError(f"--parameters: {name!r} is given otherwise; leave it out")
-        secret = any(word in name.lower() for word in ("key", "secret", "token"))
-        if secret and name not in ("max_tokens", "max_completion_tokens"):
-            raise RequestError(
-                f"--parameters: {name!r} might hold a secret, and parameters are written into "
-                "files; put the key into the variable that --key-variable names"
-            )
-        if isinstance(value, Mapping):
-            check_parameters(value)
+    match parameters:
+        case Mapping():
+            for name, value in parameters.items():
+                _check_name(name)
+                check_parameters(value, key)
+        case list():
+            for value in parameters:
+                check_parameters(value, key)
+        case str() if len(key) >= SHORTEST_SECRET and key in parameters:
+            raise RequestError(f"--parameters hold the key, and {_WRITTEN}")
+
+
+def _check_name(name: str) -> None:
+    if name in ("model", "messages"):
+        raise RequestError(f"--parameters: {name!r} is given otherwise; leave it out")
+    secret = any(word in name.lower() for word in _SECRETS)
+    if secret and name not in ("max_tokens", "max_completion_tokens"):
+        raise RequestError(f"--parameters: {name!r} might hold a secret, and {_WRITTEN}")
 
 
 class SummariesError(RequestError):

@@ -143,6 +143,14 @@ def test_an_answer_that_repeats_the_key_comes_without_it() -> None:
     assert _ask(lambda *_: echo)[0] == "[key]"
 
 
+def test_a_placeholder_for_a_key_cuts_nothing_out_of_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "none")
+    said = '{"choices": [{"message": {"content": "{\\"intent\\": \\"none of the exams\\"}"}}]}'
+    assert _ask(lambda *_: said)[0] == "none of the exams"
+
+
 def test_an_answer_that_hides_the_key_in_escapes_comes_without_it() -> None:
     escaped = "".join(f"\\u{ord(character):04x}" for character in KEY)  # as JSON inside JSON
     content = json.dumps({"choices": [{"message": {"content": f'{{"intent": "is {escaped}"}}'}}]})

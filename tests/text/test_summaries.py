@@ -130,10 +130,11 @@ def test_texts_are_quoted_data_and_never_instructions(data: TextData, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "name", ["model", "messages", "api_key", "Authorization-Key", "client_secret", "token"]
+    "name", ["model", "messages", "api_key", "Authorization", "client_secret", "token"]
 )
 def test_parameters_that_ask_otherwise_or_hold_secrets_are_refused(name: str) -> None:
-    for parameters in ({name: "hunter2"}, {"extra_body": {name: "hunter2"}}):
+    inner = {name: "hunter2"}
+    for parameters in (inner, {"extra_body": inner}, {"tools": [{"of": [inner]}]}):
         with pytest.raises(RequestError, match=f"--parameters: '{name}'") as error:
             Settings("m", parameters)
         assert "hunter2" not in str(error.value)
