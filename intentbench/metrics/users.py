@@ -36,7 +36,7 @@ def headline_metrics(history: str) -> tuple[str, str]:
 
 def primary_metric(history: str) -> str:
     """The metric that rows are sorted and tested by."""
-    return "ndcg@20" if history == SETS else "ndcg@10"
+    return "recall@20" if history == SETS else "ndcg@10"
 
 
 def user_values(

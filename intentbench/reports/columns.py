@@ -53,8 +53,8 @@ def short_name(metric: str) -> str:
 def short_names(metrics: Iterable[str]) -> str:
     """Metrics as printed in a line that is about several tables.
 
-    >>> short_names(["ndcg@10", "ndcg@20"])
-    'NDCG@10 or NDCG@20'
+    >>> short_names(["ndcg@10", "recall@20"])
+    'NDCG@10 or Recall@20'
     """
     return " or ".join(map(short_name, metrics))
 

@@ -182,7 +182,8 @@ def _caption(board: Leaderboard) -> list[str]:
     unit = "users" if all(sets) else mixed if any(sets) else "test targets"
     tiers = (
         f"Tier: a shared rank by {name}. The highest model opens a tier and takes in every model "
-        "not separated from it; members are tied with the tier's first, not with one another."
+        "not separated from it; members are tied with the tier's first, not with one another. A "
+        "row with one seed has a tier only where it could be tested against all others."
     )
     lines = [
         f"Means over all {unit} and seeds, ± standard deviation over seeds (n - 1). **Best**, "

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import combinations
 from statistics import median
 from typing import TypeVar
@@ -46,6 +46,8 @@ class Family:
         reference: the model that all others are tested against, and nothing else; None: all pairs
             are tested.
         method: of correction.
+        lone: models of one seed, which cannot be tested against one another nor against those
+            without any.
     """
 
     labels: tuple[str, ...]
@@ -55,6 +57,7 @@ class Family:
     alpha: float
     reference: str | None = None
     method: Method = "holm"
+    lone: frozenset[str] = frozenset()
 
     @property
     def runner_up(self) -> Pair | None:
@@ -77,40 +80,27 @@ class Family:
 
         The highest model opens tier 1 and takes in every model not separated from it; the highest
         one left opens the next. Members are tied with the tier's first, not with one another. A
-        model that can be tested against all that are left goes before one that cannot, as opener,
-        unless that one is separated above it; a model that cannot be tested against the opener, or
-        against anything, has no tier. Nor has any where only a reference was tested against.
+        model of one seed has a tier only where it could be tested against every other; one that
+        could be tested against nothing has none. Nor has any where only a reference was tested
+        against.
         """
-        if self.reference is not None:
-            return dict.fromkeys(self.labels)
-        tiers: dict[str, int | None] = {}
-        waiting = []
-        for label in self.labels:
-            others = (other for other in self.labels if other != label)
-            if any(self.adjusted[label, other] is not None for other in others):
-                waiting.append(label)
-            else:
-                tiers[label] = None
+        tiers: dict[str, int | None] = dict.fromkeys(self.labels)
+        waiting = [label for label in self.labels if self._ranked(label)]
         tier = 0
         while waiting:
-            tier, first = tier + 1, self._opener(waiting)
-            members = [
-                label for label in waiting if label == first or not self.separated(first, label)
-            ]
-            for label in members:
-                tiers[label] = tier if self._tested([first], label) else None
+            tier, first = tier + 1, waiting[0]
+            members = {first, *(label for label in waiting[1:] if not self.separated(first, label))}
+            tiers |= dict.fromkeys(members, tier)
             waiting = [label for label in waiting if label not in members]
         return tiers
 
-    def _opener(self, waiting: list[str]) -> str:
-        """Of models by falling mean, the one that opens their tier."""
-        first = next(filter(partial(self._tested, waiting), waiting), waiting[0])
-        higher = waiting[: waiting.index(first)]
-        return next((label for label in higher if self.separated(label, first)), first)
-
-    def _tested(self, others: list[str], label: str) -> bool:
-        """Whether a model could be tested against each of the others."""
-        return all(other == label or self.adjusted[label, other] is not None for other in others)
+    def _ranked(self, label: str) -> bool:
+        """Whether a model has a tier: it could be tested against all others that have one."""
+        tested = [
+            self.adjusted[label, other] is not None for other in self.labels if other != label
+        ]
+        enough = all if label in self.lone else any
+        return self.reference is None and bool(tested) and enough(tested)
 
     def mark(self, label: str, reference: str) -> str:
         """How a model stands to a reference.
@@ -195,4 +185,5 @@ def compare_all(
     p = [contrasts[pair].p if test else None for pair, test in zip(pairs, tested, strict=True)]
     adjusted = dict(zip(pairs, adjust(p, method), strict=True))
     adjusted |= {(b, a): p for (a, b), p in adjusted.items()}
-    return Family(labels, contrasts, effects, adjusted, alpha, reference, method)
+    lone = frozenset(label for label in values if len(values[label]) == 1) - {*deterministic}
+    return Family(labels, contrasts, effects, adjusted, alpha, reference, method, lone)

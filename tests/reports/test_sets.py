@@ -81,9 +81,9 @@ def board() -> Leaderboard:
     return build_leaderboard("sets", PLAN, trials())
 
 
-def test_rows_have_recall_and_ndcg_of_sets_in_the_order_of_ndcg_20(board: Leaderboard) -> None:
+def test_rows_have_recall_and_ndcg_of_sets_in_the_order_of_recall_20(board: Leaderboard) -> None:
     (section,) = board.sections
-    assert board.primaries == ("ndcg@20",)
+    assert board.primaries == ("recall@20",)
     assert [row.label for row in section.rows] == ["sasrec_ce_all", "item_knn", "popularity"]
     for row, model in zip(section.rows, MODELS[::-1], strict=True):
         seeds = [record.seed for record in row.records]
@@ -93,11 +93,11 @@ def test_rows_have_recall_and_ndcg_of_sets_in_the_order_of_ndcg_20(board: Leader
             assert mean == pytest.approx(np.mean(by_seed), abs=1e-12)
 
 
-def test_differences_are_tested_in_ndcg_20_of_users(board: Leaderboard) -> None:
+def test_differences_are_tested_in_recall_20_of_users(board: Leaderboard) -> None:
     family = board.sections[0].family
     assert family is not None
     sides = [
-        np.array([slow_values("ndcg@20", set_ranks(model, seed)) for seed in seeds])
+        np.array([slow_values("recall@20", set_ranks(model, seed)) for seed in seeds])
         for model, seeds in ((SASREC, (0, 1, 2)), (KNN, (0,)))
     ]
     expected = contrast(sides[0], sides[1], deterministic_b=True)
@@ -108,7 +108,7 @@ def test_differences_are_tested_in_ndcg_20_of_users(board: Leaderboard) -> None:
 def test_page_shows_recall_and_says_what_is_masked(board: Leaderboard) -> None:
     headings = [heading for heading, _ in accuracy_columns(board.sections[0])]
     shown = ["Recall@5", "NDCG@5", "Recall@10", "NDCG@10", "Recall@20", "NDCG@20"]
-    against = "NDCG@20 against `item_knn`, % [95 %]"
+    against = "Recall@20 against `item_knn`, % [95 %]"
     assert headings[1:7] == shown
     assert against in headings
     page = render_markdown(board)
@@ -116,9 +116,9 @@ def test_page_shows_recall_and_says_what_is_masked(board: Leaderboard) -> None:
         " Recall and NDCG of each user's set of held-out items; training items are masked, "
         "validation items are not.\n",
         "- Means over all users and seeds, ±",
-        "- Tier: a shared rank by NDCG@20.",
+        "- Tier: a shared rank by Recall@20.",
         "- Sets of held-out items: Recall@k is the share",
-        " in NDCG@20 would be found",
+        " in Recall@20 would be found",
     ):
         assert text in page
     for text in ("HR@", "MRR", "test targets and seeds", "NDCG@10 would"):
@@ -132,13 +132,13 @@ def test_nothing_masked_is_said_too() -> None:
     assert "set of held-out items; no item is masked." in render_markdown(found)
 
 
-def test_exports_mark_ndcg_20(board: Leaderboard) -> None:
+def test_exports_mark_recall_20(board: Leaderboard) -> None:
     lines = list(csv.DictReader(io.StringIO(render_csv(board))))
     sasrec = [line for line in lines if line["method"] == "sasrec_ce_all"]
     assert [line["metric"] for line in sasrec] == list(metric_names("train"))
-    assert [line["metric"] for line in sasrec if line["p_holm"]] == ["ndcg@20"]
+    assert [line["metric"] for line in sasrec if line["p_holm"]] == ["recall@20"]
     content = json.loads(render_json(board))
-    assert content["metric"] == "ndcg@20"
+    assert content["metric"] == "recall@20"
     assert "metric" not in content["datasets"][0]
 
 
@@ -167,12 +167,12 @@ def test_board_of_both_kinds_names_both_metrics() -> None:
     ]
     found = build_leaderboard("both", PLAN, [*ordinary, *trials()])
     page = render_markdown(found)
-    assert "a shared rank by NDCG@10 or NDCG@20." in page
+    assert "a shared rank by NDCG@10 or Recall@20." in page
     assert "Means over all test targets (users, where their held-out items are a set) and" in page
     assert page.count("Recall and NDCG of each user's set") == 1
     content = json.loads(render_json(found))
     assert content["metric"] == "ndcg@10"
-    assert [section.get("metric") for section in content["datasets"]] == [None, "ndcg@20"]
+    assert [section.get("metric") for section in content["datasets"]] == [None, "recall@20"]
 
 
 def test_record_of_other_metrics_than_those_of_sets_is_refused() -> None:
@@ -182,7 +182,7 @@ def test_record_of_other_metrics_than_those_of_sets_is_refused() -> None:
         build_tables([(replace(record, metrics=pooled), ranks)])
 
 
-def test_noise_costs_ndcg_20_of_users() -> None:
+def test_noise_costs_recall_20_of_users() -> None:
     clean, noisy = set_ranks(KNN, 0), set_ranks(POPULARITY, 0)
     setting = {"protocol": "test", "kind": "swap", "rate": 0.1, "rounding": "floor", "seed": 0}
     entry = {**setting, "share": 0.1, "metrics": slow_means(noisy)}
@@ -190,10 +190,10 @@ def test_noise_costs_ndcg_20_of_users() -> None:
     results: list[Result] = [(record, {**clean, "noise": noisy["rank"][None]})]
     found = build_leaderboard("sets", PLAN, results)
     (study,) = found.sections[0].noise
-    expected = np.mean(slow_values("ndcg@20", noisy))
+    expected = np.mean(slow_values("recall@20", noisy))
     assert study.losses[0].mean == pytest.approx(expected, abs=1e-12)
-    assert study.clean["item_knn"] == pytest.approx(np.mean(slow_values("ndcg@20", clean)))
-    assert "swap; NDCG@20, and its loss" in render_markdown(found)
+    assert study.clean["item_knn"] == pytest.approx(np.mean(slow_values("recall@20", clean)))
+    assert "swap; Recall@20, and its loss" in render_markdown(found)
     entry["metrics"] = slow_means(clean)
     with pytest.raises(RequestError, match=r"swap 0\.1: recorded recall@5"):
         build_tables(results)
@@ -203,12 +203,12 @@ def test_comparison_is_in_the_primary_metric_unless_asked_for(tmp_path: Path) ->
     publish_results(trials(), "sets", tmp_path, PLAN)
     folder = tmp_path / "ranks" / "sets"
     (own,) = compare_labels(folder, "item_knn", "popularity")
-    assert own == compare_labels(folder, "item_knn", "popularity", "ndcg@20")[0]
+    assert own == compare_labels(folder, "item_knn", "popularity", "recall@20")[0]
     (other,) = compare_labels(folder, "item_knn", "popularity", "recall@10")
     expected = np.mean(slow_values("recall@10", set_ranks(KNN, 0)))
     assert other.metric == "recall@10"
     assert other.contrast.mean_a == pytest.approx(expected)
-    assert "yelp-cf, ndcg@20\n" in render_comparisons([own])
+    assert "yelp-cf, recall@20\n" in render_comparisons([own])
     assert render_comparisons([other], "recall@10").startswith("recall@10, A against B")
     with pytest.raises(RequestError, match="no metric 'hit_rate@10' of sets"):
         compare_labels(folder, "item_knn", "popularity", "hit_rate@10")

@@ -93,38 +93,23 @@ def test_tiers_are_ties_with_the_first() -> None:
     assert family.tiers == {"b": 1, "a": 1, "c": 2, "d": 2}
 
 
-def test_a_model_that_cannot_be_tested_against_all_opens_no_tier() -> None:
-    """Else a lone seed at the top would take everything that it cannot be told from."""
-    family = with_p(
-        compare_all(VALUES),
-        {
-            ("b", "a"): 0.20,
-            ("b", "c"): None,
-            ("b", "d"): None,
-            ("a", "c"): 0.01,
-            ("a", "d"): 0.01,
-            ("c", "d"): None,
-        },
-    )
-    assert family.tiers == {"a": 1, "b": 1, "c": 2, "d": None}
-
-
-@pytest.mark.parametrize("lone", [0.30, 0.01])
-def test_a_model_separated_above_the_opener_goes_before_it(lone: float) -> None:
-    """Else the best row, having no seeds to test a lone one with, would stand in tier 2, or in none
-    where the lone one is separated above the opener too."""
-    family = with_p(
-        compare_all(VALUES),
-        {
-            ("b", "a"): None,
-            ("b", "c"): 0.01,
-            ("b", "d"): 0.01,
-            ("a", "c"): lone,
-            ("a", "d"): None,
-            ("c", "d"): 0.01,
-        },
-    )
-    assert family.tiers == {"b": 1, "a": None, "c": 2, "d": 3}
+def test_models_of_one_seed_have_a_tier_only_where_all_could_be_tested() -> None:
+    """Else a lone seed would open a tier for what it cannot be told from, or stand in one beneath
+    a model that nobody tested it against."""
+    values = VALUES | {"e": VALUES["b"][:1] + 0.001}
+    family = compare_all(values)
+    assert family.lone == {"e"}
+    assert all(family.adjusted[label, "e"] is not None for label in "abcd")
+    assert None not in family.tiers.values()
+    for more in ({"f": VALUES["c"][:1] - 0.001}, {"g": VALUES["c"][:1] - 0.001}):
+        family = compare_all(values | more, deterministic=["g"])
+        tiers = dict(family.tiers)
+        assert tiers.pop("e") is None
+        assert tiers.pop("f", None) is None
+        tested = compare_all({label: (values | more)[label] for label in tiers}, ["g"])
+        # fewer tests are corrected less; here nothing stands on the edge
+        assert tiers == tested.tiers
+        assert tiers["b"] == 1
 
 
 def test_a_model_that_cannot_be_tested_has_no_tier() -> None:
