@@ -114,6 +114,9 @@ class AlphaRec(TakesTexts, GradientRecommender):
         self.tower = nn.Sequential(
             nn.Linear(profile_width, hidden), nn.LeakyReLU(), nn.Linear(hidden, width)
         )
+        for layer in self.tower:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
         self.graph: BipartiteGraph | None = None
         self.sampler: UniformNegatives | None = None
         for name in ("profile_text", "inputs"):

@@ -76,6 +76,13 @@ def _expected_directions(model: AlphaRec) -> Tensor:
     return torch.stack(layers).sum(0) / 3
 
 
+def test_weights_are_xavier_uniform() -> None:
+    model = AlphaRec(n_items=9, n_users=4, width=32, profile_width=128)
+    for weight in (weight for weight in model.tower.parameters() if weight.ndim == 2):
+        bound = (6 / sum(weight.shape)) ** 0.5  # torch's own is half of it and less here
+        assert 0.95 * bound < weight.abs().max() <= bound
+
+
 def test_scores_are_cosines_of_the_mean_of_layers() -> None:
     model = ready(AlphaRec, **SMALL).eval()
     e = _expected_directions(model)
