@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import RequestError
+from datamodules.noise import without_noise
 from datamodules.prepared import TRAIN, PreparedDataset
 
 Ints = NDArray[np.int64]
@@ -69,6 +70,7 @@ class EventArrays:
         training: (E,) whether it is a training event.
         users: (E,) user of each event, rising.
         start: (E,) whether it is its user's first.
+        clean: the events without noise, where rules count; itself where there is none.
     """
 
     def __init__(self, dataset: PreparedDataset, rule: str) -> None:
@@ -79,6 +81,8 @@ class EventArrays:
         counts = dataset.offsets.diff().numpy()
         self.users: Ints = np.repeat(np.arange(len(counts)), counts)
         self.start: Bools = np.diff(self.users, prepend=-1) > 0
+        clean = without_noise(dataset)
+        self.clean: EventArrays = self if clean is dataset else EventArrays(clean, rule)
 
     def refuse(self, problem: str) -> NoReturn:
         """Raise a RequestError that names dataset and rule."""

@@ -19,7 +19,8 @@ rule is text, its name and its arguments after colons:
   there within the first 24 hours of the log, whose true age is not known.
 
 Labels of event k follow from events up to k: from the user's own, and in `first_seen` from those of
-anybody that are no later. What is frequent, and where quantiles lie, is counted in training events.
+anybody that are no later. What is frequent, and where quantiles lie, is counted in training events;
+where noise was put into inputs, this and `first_seen` follow from the events without it.
 """
 
 from collections.abc import Callable
@@ -160,7 +161,8 @@ def _values(source: EventArrays, argument: str) -> Labels:
             f"{source.rule}:{DEFAULT_TOP} keeps the most frequent"
         )
     top = top or DEFAULT_TOP
-    occurrences = values.of_events(source.items[source.training])[1]
+    counted = source.clean
+    occurrences = values.of_events(counted.items[counted.training])[1]
     number, names = most_frequent(occurrences, values.names, top)
     labels = np.zeros((len(values.offsets) - 1, top + 2), dtype=bool)
     labels[values.items, number[values.codes]] = True
@@ -171,8 +173,9 @@ def _value(source: EventArrays, argument: str) -> Labels:
     feature, top = _feature_and_number(source.rule, argument)
     top = top or DEFAULT_TOP
     values = source.feature(feature)
-    value = values.first()[source.items]
-    occurrences = value[source.training & (value >= 0)]
+    value, counted = values.first()[source.items], source.clean
+    occurrences = values.first()[counted.items[counted.training]]
+    occurrences = occurrences[occurrences >= 0]
     number, names = most_frequent(occurrences, values.names, top)
     labels = np.append(number, top + 1)[value]  # none is -1, the last
     names += ("",) * (top + 1 - len(names))
@@ -183,7 +186,8 @@ def _quantile(source: EventArrays, argument: str) -> Labels:
     feature, shares = _feature_and_number(source.rule, argument)
     shares = shares or DEFAULT_QUANTILES
     numbers = source.numbers(feature)
-    known = numbers[source.training & ~np.isnan(numbers)]
+    counted = source.clean.numbers(feature)
+    known = counted[source.clean.training & ~np.isnan(counted)]
     if not len(known):
         source.refuse(f"no training event has a {feature!r}")
     edges = np.quantile(known, np.arange(1, shares) / shares)
@@ -216,9 +220,10 @@ def _released(source: EventArrays, feature: str) -> Labels:
 def _first_seen(source: EventArrays, argument: str) -> Labels:
     seconds, edges = source.timestamps(), _edges(source.rule, argument)
     first = np.full(source.dataset.n_items + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, source.items, seconds)
-    since = first[source.items]  # never later than the event, which is one with the item
-    old = since <= seconds.min() + DAY
+    log = source.clean.timestamps()
+    np.minimum.at(first, source.clean.items, log)
+    since = first[source.items]  # without noise never later than the event, one with the item
+    old = since <= log.min() + DAY
     labels = np.where(old, len(edges) + 1, np.searchsorted(edges, seconds - since))
     names = (*(f"up to {edge} s" for edge in edges), f"over {edges[-1]} s", "old")
     return Labels(names, labels, labels + 1)

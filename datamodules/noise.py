@@ -9,7 +9,7 @@ same events.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -162,6 +162,23 @@ def _choose(counts: Ints, budget: Ints, uniform: Floats) -> NDArray[np.bool_]:
     return chosen
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoisyDataset(PreparedDataset):
+    """A dataset with noise in its inputs.
+
+    Attributes:
+        clean: the same without. What is counted over all events is counted there, else a trained
+            model would meet other numbers for the same labels.
+    """
+
+    clean: PreparedDataset
+
+
+def without_noise(dataset: PreparedDataset) -> PreparedDataset:
+    """The clean dataset; itself where no noise was put in."""
+    return dataset.clean if isinstance(dataset, NoisyDataset) else dataset
+
+
 class Outside:
     """Items that a user does not have, by number: no draw is ever rejected.
 
@@ -202,7 +219,7 @@ class Outside:
         return found
 
 
-def perturb(dataset: PreparedDataset, noise: Noise) -> tuple[PreparedDataset, float]:
+def perturb(dataset: PreparedDataset, noise: Noise) -> tuple[NoisyDataset, float]:
     """Put noise into what is known of each user at test time.
 
     Inputs are the training and validation events of users who have a test target (the training
@@ -240,22 +257,24 @@ def perturb(dataset: PreparedDataset, noise: Noise) -> tuple[PreparedDataset, fl
     source = np.concatenate([inputs[edit.source], rest])[order]
     place = np.concatenate([inputs[edit.place], rest])[order]
     grown = np.concatenate([[0], np.cumsum(edit.counts - counts)])
-    noisy = replace(
-        dataset,
-        meta=replace(
+    moved = np.concatenate([drawn, items[rest]])[order]
+    as_it_was = {one.name: getattr(dataset, one.name) for one in fields(PreparedDataset)}
+    changed = {
+        "meta": replace(
             dataset.meta,
             fingerprint=hashlib.sha256(f"{dataset.fingerprint} {noise}".encode()).hexdigest(),
             notes=(*dataset.meta.notes, f"inputs of the test targets have noise: {noise}"),
         ),
-        items=torch.from_numpy(np.concatenate([drawn, items[rest]])[order]).to(dataset.items.dtype),
-        split=dataset.split[torch.from_numpy(place)],
-        offsets=torch.from_numpy(offsets + grown),
-        timestamps=_taken(dataset.timestamps, place),
-        actions=_taken(dataset.actions, source),
-        ratings=_taken(dataset.ratings, source),
-        sessions=_taken(dataset.sessions, place),
-        features={n: values for n, values in dataset.features.items() if n[:6] != "truth."},
-    )
+        "items": torch.from_numpy(moved).to(dataset.items.dtype),
+        "split": dataset.split[torch.from_numpy(place)],
+        "offsets": torch.from_numpy(offsets + grown),
+        "timestamps": _taken(dataset.timestamps, place),
+        "actions": _taken(dataset.actions, source),
+        "ratings": _taken(dataset.ratings, source),
+        "sessions": _taken(dataset.sessions, place),
+        "features": {n: values for n, values in dataset.features.items() if n[:6] != "truth."},
+    }
+    noisy = NoisyDataset(**(as_it_was | changed), clean=without_noise(dataset))
     return noisy, edit.touched / max(len(inputs), 1)
 
 

@@ -36,7 +36,7 @@ from intentbench.nn.reading import Reading
 from intentbench.nn.short_term import ShortTerm
 from intentbench.nn.time_encoding import Position, TimedEncoder
 
-Bridge = Literal["mixture", "detached", "labels", "states"]
+Bridge = Literal["mixture", "detached", "labels", "states", "mean", "concatenation"]
 
 CARD = Card(
     title="IntentRec",
@@ -99,7 +99,7 @@ class IntentRec(EventRecommender, IntentRecommender):
             either limit there is no S.
         bridge: what feeds the item encoder: "mixture" Z of the predictions; "detached" the same,
             but the item loss does not reach the predictions; "labels" Z of the labels of event k;
-            "states" E^int in place of Z.
+            "states" E^int in place of Z; "mean" and "concatenation" of the v^i without attention.
         shared_encoder: whether the item encoder's blocks are the intent encoder's.
         position: how time enters: "time" (the paper), "time+order", "order" or "none".
         item_width: of E_item.
@@ -190,9 +190,11 @@ class IntentRec(EventRecommender, IntentRecommender):
             if bridge == "states":
                 inputs += width
             else:
-                self.mixture = IntentMixture([size for _, size in self.intent_sizes], intent_width)
-                self.mixture_norm = nn.LayerNorm(intent_width)  # F and S end with one
-                inputs += intent_width
+                sizes = [size for _, size in self.intent_sizes]
+                how = bridge if bridge in ("mean", "concatenation") else "attention"
+                self.mixture = IntentMixture(sizes, intent_width, how)
+                self.mixture_norm = nn.LayerNorm(self.mixture.joined)  # F and S end with one
+                inputs += self.mixture.joined
         self.item_encoder = TimedEncoder(inputs, *shape, item_blocks, heads, dropout)
         self.output = ItemOutput(n_items, width, self.features.items if tie_item_weights else None)
         self.initialise()

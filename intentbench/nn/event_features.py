@@ -22,7 +22,21 @@ NUMBERS = 2
 BEST_RATING = 5.0
 
 
-def event_numbers(events: EventTable, training: Tensor) -> Tensor:
+def gap_scale(gaps: Tensor, training: Tensor) -> Tensor | None:
+    """The 99th percentile of log(1 + seconds) over training events; None where there are none.
+
+    Args:
+        gaps: (E + 1,) seconds, see `EventTable`.
+        training: (E,) bool, whether an event is one of training.
+    """
+    if not training.any():
+        return None
+    known = gaps.float().log1p()[:-1][training]
+    place = max(1, round(0.99 * len(known)))  # kthvalue: quantile() takes no 16 M elements
+    return known.kthvalue(place).values.clamp(min=1e-6)
+
+
+def event_numbers(events: EventTable, scale: Tensor | None) -> Tensor:
     """The numbers of each event; 0 where the dataset does not have them.
 
     The gap enters as log(1 + seconds), divided by its 99th percentile over training events and cut
@@ -30,7 +44,7 @@ def event_numbers(events: EventTable, training: Tensor) -> Tensor:
 
     Args:
         events: of E events.
-        training: (E,) bool, whether an event is one of training.
+        scale: see `gap_scale`.
 
     Returns:
         (E + 1, `NUMBERS`) float32, the row of padding 0.
@@ -38,12 +52,8 @@ def event_numbers(events: EventTable, training: Tensor) -> Tensor:
     numbers = torch.zeros(len(events.items), NUMBERS)
     if events.ratings is not None:
         numbers[:, 0] = (events.ratings / BEST_RATING).clamp(0, 1)
-    if events.gaps is not None and training.any():
-        gaps = events.gaps.float().log1p()
-        known = gaps[:-1][training]
-        place = max(1, round(0.99 * len(known)))  # kthvalue: quantile() takes no 16 M elements
-        scale = known.kthvalue(place).values.clamp(min=1e-6)
-        numbers[:, 1] = (gaps / scale).clamp(max=1)
+    if events.gaps is not None and scale is not None:
+        numbers[:, 1] = (events.gaps.float().log1p() / scale).clamp(max=1)
     return numbers
 
 

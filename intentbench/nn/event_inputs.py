@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from datamodules.events import EventTable, IntentLabels, build_events
+from datamodules.noise import without_noise
 from datamodules.prepared import TRAIN, PreparedDataset
-from intentbench.nn.event_features import event_numbers, field_values
+from intentbench.nn.event_features import event_numbers, field_values, gap_scale
 from intentbench.nn.time_encoding import time_codes
 
 
@@ -100,9 +101,11 @@ def know_events(dataset: PreparedDataset, fields: Mapping[str, str], shuffled: b
     times, gaps = table.timestamps, table.gaps
     if times is None or gaps is None:
         times = gaps = torch.zeros_like(table.items)
-    training = dataset.split == TRAIN
-    numbers = event_numbers(table, training)
-    taught = shuffled_events(table, training) if shuffled else None
+    clean = without_noise(dataset)
+    usual = build_events(clean, {}).gaps
+    scale = None if usual is None else gap_scale(usual, clean.split == TRAIN)
+    numbers = event_numbers(table, scale)
+    taught = shuffled_events(table, dataset.split == TRAIN) if shuffled else None
     return KnownEvents(table, numbers, times, time_codes(times, gaps), taught)
 
 

@@ -2,6 +2,7 @@
 
     p^i = softmax(FC_i(h)),  v^i = Proj_i(p^i)
     ω = softmax_i(FC_att(v^i)),  Z = Σ_i ω^i v^i                       (Eq. 2)
+    Z = 1/M Σ_i v^i, or v^1 ⊕ … ⊕ v^M                     (what it is held against)
     L_single = -log p[label],   L_multi = -Σ_{c in labels} log p[c]
 
 The paper calls L_multi a binary cross-entropy without negative labels. With sigmoids its optimum
@@ -19,6 +20,7 @@ from intentbench.nn.initialisation import init_normal
 from intentbench.nn.processes import pool_mean
 
 Multi = Literal["softmax", "bce"]
+Aggregation = Literal["attention", "mean", "concatenation"]
 
 
 class IntentHeads(nn.Module):
@@ -62,32 +64,45 @@ class IntentHeads(nn.Module):
 class IntentMixture(nn.Module):
     """Proj_i and FC_att: from predictions to the intent vector Z.
 
-    `Proj_i` is linear, so v^i is a mix of one vector a label, and Z a convex combination of the
-    v^i: the weights can be read.
+    `Proj_i` is linear, so v^i is a mix of one vector a label, and Z by attention a convex
+    combination of the v^i: the weights can be read.
 
     Args:
         sizes: number of labels of each intent.
-        width: of Z.
+        width: of v^i.
+        aggregation: how the v^i become Z.
+
+    Attributes:
+        joined: width of Z.
     """
 
-    def __init__(self, sizes: Sequence[int], width: int) -> None:
+    def __init__(
+        self, sizes: Sequence[int], width: int, aggregation: Aggregation = "attention"
+    ) -> None:
         super().__init__()
         self.width = width
+        self.aggregation = aggregation
+        self.joined = width * len(sizes) if aggregation == "concatenation" else width
         self.project = nn.ModuleList(nn.Linear(size, width) for size in sizes)
         # the softmax cancels a bias, and all of a single score: nothing to learn
-        self.attend = nn.Linear(width, 1, bias=False) if len(sizes) > 1 else None
+        several = len(sizes) > 1 and aggregation == "attention"
+        self.attend = nn.Linear(width, 1, bias=False) if several else None
 
     def initialise(self) -> None:
         """Vectors of labels of length about 1, as those of fields (`EventFeatures`)."""
         for layer in self.project:
             init_normal(layer, self.width**-0.5)
 
-    def forward(self, distributions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Z (…, width) and the weights ω (…, M) of distributions (…, d_i)."""
+    def forward(self, distributions: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Z (…, joined) and, by attention, the weights ω (…, M) of distributions (…, d_i)."""
         vectors = [
             project(shares) for project, shares in zip(self.project, distributions, strict=True)
         ]
+        if self.aggregation == "concatenation":
+            return torch.cat(vectors, -1), None
         values = torch.stack(vectors, -2)
+        if self.aggregation == "mean":
+            return values.mean(-2), None
         if self.attend is None:
             weights = values.new_ones(values.shape[:-1])
         else:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from intentbench.contracts.subject import quiet_trainer
 from intentbench.metrics.formulas import compute_metric
 from intentbench.metrics.intent import nmi
 from intentbench.metrics.ranks import ranks_from_scores
-from intentbench.models.intentrec import IntentRec
+from intentbench.models.intentrec import Bridge, IntentRec
 from intentbench.nn.intent_heads import IntentMixture
 from intentbench.nn.kmeans import KMeans
 from intentbench.runner.intents import collect_intents
@@ -122,7 +122,7 @@ def test_predictions_feed_items_only_in_the_hierarchy(
 
 
 class _Constant(IntentMixture):
-    def forward(self, distributions: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, distributions: Any) -> tuple[Tensor, Tensor | None]:
         mixture, weights = super().forward(distributions)
         return torch.ones_like(mixture), weights
 
@@ -294,7 +294,7 @@ def _entering(model: IntentRec, batch: Any) -> Tensor:
     return torch.cat([part.flatten(0, 1) for part in caught])[batch.select].detach()
 
 
-@pytest.mark.parametrize("bridge", ["mixture", "detached", "labels", "states"])
+@pytest.mark.parametrize("bridge", get_args(Bridge))
 def test_parts_enter_the_item_encoder_at_like_scale(bridge: str) -> None:
     model, batch = _model(bridge=bridge).eval(), training_batch(event_data())
     entering = _entering(model, batch)
@@ -342,6 +342,8 @@ def test_an_item_of_the_history_can_be_first_where_it_is_not_masked() -> None:
         ({"bridge": "detached"}, ("heads", "intent_encoder")),
         ({"bridge": "labels"}, ("heads", "intent_encoder")),
         ({"bridge": "states"}, ("heads",)),
+        ({"bridge": "mean"}, ("heads.layers.9",)),  # nothing is cut
+        ({"bridge": "concatenation"}, ("heads.layers.9",)),
     ],
 )
 def test_other_bridges(arguments: dict[str, Any], cut: tuple[str, ...]) -> None:

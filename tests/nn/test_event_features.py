@@ -10,7 +10,13 @@ from sklearn.metrics import mutual_info_score
 from datamodules.events import build_events
 from datamodules.prepared import TRAIN, PreparedDataset
 from intentbench.contracts.data import planted_cycles
-from intentbench.nn.event_features import EventFeatures, MeanEmbedding, event_numbers, field_values
+from intentbench.nn.event_features import (
+    EventFeatures,
+    MeanEmbedding,
+    event_numbers,
+    field_values,
+    gap_scale,
+)
 from intentbench.nn.event_inputs import joined, know_events, label_shares
 from intentbench.nn.item_output import ItemOutput
 
@@ -60,8 +66,8 @@ def test_numbers_are_scaled_by_training_alone() -> None:
     data = _data()
     training = data.split == TRAIN
     events = build_events(data, {})
-    numbers = event_numbers(events, training)
     assert events.gaps is not None
+    numbers = event_numbers(events, gap_scale(events.gaps, training))
     assert data.ratings is not None
     torch.testing.assert_close(numbers[:-1, 0], data.ratings / 5)
     gaps = events.gaps[:-1].double().log1p()
@@ -72,8 +78,9 @@ def test_numbers_are_scaled_by_training_alone() -> None:
     assert not numbers[-1].any()
     assert numbers.min() >= 0
     assert numbers.max() <= 1
-    later = replace(events, gaps=torch.where(_held_out(training), 10**8, events.gaps))
-    assert event_numbers(later, training)[:-1][training].equal(numbers[:-1][training])
+    gaps = torch.where(_held_out(training), 10**8, events.gaps)
+    later = event_numbers(replace(events, gaps=gaps), gap_scale(gaps, training))
+    assert later[:-1][training].equal(numbers[:-1][training])
 
 
 def _held_out(training: torch.Tensor) -> torch.Tensor:

@@ -51,6 +51,19 @@ def test_mixture_is_a_convex_combination() -> None:
         torch.testing.assert_close(mixed[row], expected)
 
 
+def test_without_attention_vectors_are_averaged_or_joined() -> None:
+    shares = [logits.softmax(-1) for logits in _logits()]
+    mean = IntentMixture([size for _, size in INTENTS], 7, "mean").double()
+    joined = IntentMixture([size for _, size in INTENTS], 7, "concatenation").double()
+    joined.load_state_dict(mean.state_dict())  # none has an attention
+    vectors = [project(part) for project, part in zip(mean.project, shares, strict=True)]
+    for mixture, expected in ((mean, sum(vectors) / 3), (joined, torch.cat(vectors, 1))):
+        found, weights = mixture(shares)
+        assert weights is None
+        assert found.shape == (5, mixture.joined)
+        torch.testing.assert_close(found, expected)
+
+
 def test_a_single_intent_takes_all_attention() -> None:
     mixture = IntentMixture([4], 7)
     shares = torch.randn(5, 4).softmax(-1)
