@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from filelock import FileLock
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from datamodules.console import plain_console
 from datamodules.errors import ChecksumError, DatasetNotFoundError, FormatError, RequestError
 
 TIMEOUT = 60
@@ -224,9 +224,14 @@ def _validator(response: HTTPResponse) -> str:
 @contextmanager
 def _shown(name: str, have: int, total: int | None) -> Iterator[Callable[[int], None]]:
     """Progress on standard error: a bar on a terminal, a line each tenth in a log."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     if console.is_terminal:
-        columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+        )
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(name, total=total, completed=have)
             yield lambda count: progress.advance(task, count)
@@ -239,8 +244,8 @@ def _shown(name: str, have: int, total: int | None) -> Iterator[Callable[[int], 
         done += count
         if done >= next_line:
             of = "" if total is None else f" of {total / 2**20:.1f}"
-            console.print(f"{name}: {done / 2**20:.1f}{of} MiB", highlight=False, soft_wrap=True)
+            console.print(f"{name}: {done / 2**20:.1f}{of} MiB")
             next_line = done + step
 
-    console.print(f"{name}: downloading", highlight=False, soft_wrap=True)
+    console.print(f"{name}: downloading")
     yield advance

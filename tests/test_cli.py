@@ -248,13 +248,17 @@ def test_a_benchmark_from_spec_to_page_lists_and_comparison(
     assert json.loads(capfd.readouterr().out)["rows"] == len(lists.read_text().splitlines()) - 1
 
 
-def test_running_some_rows_leaves_the_others_on_the_page(tmp_path: Path) -> None:
+def test_running_some_rows_leaves_the_others_on_the_page(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     spec = _write(tmp_path / "small.yaml")
-    places = ["--leaderboards", str(tmp_path / "boards"), "--out"]
+    boards = tmp_path / "p:ok:[red]q"
+    places = ["--leaderboards", str(boards), "--out"]
     assert main(["run", str(spec), *places, str(tmp_path / "first")]) == 0
-    page = tmp_path / "boards" / "small.md"
+    page = boards / "small.md"
+    assert f"wrote {page}\n" in capfd.readouterr().out
     rows = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| ")]
-    ranks = tmp_path / "boards/ranks/small/synthetic-tiny/popularity.json"
+    ranks = boards / "ranks/small/synthetic-tiny/popularity.json"
     (record,) = json.loads(ranks.read_text())
     ranks.write_text(json.dumps([{**record, "code": "another"}]))
     again = ["run", str(spec), "--models", "markov", *places, str(tmp_path / "second")]

@@ -59,6 +59,14 @@ def test_embed_needs_no_option_and_gives_the_same_bytes(
     assert load_features(folder, dataset).manifest.dataset == "toy"
 
 
+@pytest.mark.parametrize("folder", ["t/[/x]", "t/[red]y", "t/p:ok:"])
+def test_a_folder_is_printed_as_it_is_named(
+    dataset: PreparedDataset, run: Run, folder: str
+) -> None:
+    assert f"wrote {folder}/{MANIFEST}\n" in run("embed", "--dims", 6, "-o", folder)
+    assert f"wrote {folder}/" in run("summarise", "-o", folder)
+
+
 def test_summarise_offline_then_embed(dataset: PreparedDataset, run: Run, tmp_path: Path) -> None:
     said = run("summarise")
     assert "users: 12 of 12 have a text" in said

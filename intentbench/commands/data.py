@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prepare each, and print its statistics."""
-    from rich.console import Console
     from rich.table import Table
 
+    from datamodules.console import plain_console
     from datamodules.prepare import describe, prepare
     from datamodules.prepared import load_prepared
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         for what, value in describe(load_prepared(folder)):
             table.add_row(what, value)
         table.add_row("folder", str(folder))
-        Console(soft_wrap=True).print(table)
+        plain_console().print(table)
     return 0
 
 

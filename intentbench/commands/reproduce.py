@@ -44,8 +44,7 @@ def reproduce(options: argparse.Namespace) -> int:
 
     start_forkserver()  # it imports while this process does
 
-    from rich.console import Console
-
+    from datamodules.console import plain_console
     from intentbench.reports.cells import attach_ranks
     from intentbench.reports.reproduction import compare_trials, render_reproduction
     from intentbench.runner.executors import run_local
@@ -58,16 +57,16 @@ def reproduce(options: argparse.Namespace) -> int:
     where = RunOptions(root, options.data_root)
     jobs = plan_reproduction(record, board, where, options.plugin, own)
     slot = choose_slot(record, options.devices)
-    console = Console()
+    console = plain_console()
     with Progress(console, len(jobs), 1) as progress:
         made = {job.folder: again for job, again in run_local(jobs, [slot], None, progress)}
     folder = jobs[-1].folder
-    console.print(f"in {folder}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"in {folder}")
     if made[folder].status == "failed":
         return 1
     (again,) = attach_ranks([(folder, made[folder])])
     found = compare_trials(published, again)
-    console.print(render_reproduction(found), end="", highlight=False, markup=False, soft_wrap=True)
+    console.print(render_reproduction(found), end="")
     return 0 if found.equal else 1
 
 

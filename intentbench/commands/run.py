@@ -52,8 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if options.executor == "local":
         start_forkserver()  # it imports while this process does
 
-    from rich.console import Console
-
+    from datamodules.console import plain_console
     from intentbench.runner.grid import RunOptions, run_grid
 
     spec = chosen_spec(options, options.seeds)
@@ -67,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         options.executor,
         options.address,
     )
-    console = Console()
+    console = plain_console()
     result = run_grid(spec, settings, console)
     if not (options.dry_run or options.no_page):
         from intentbench.commands.publishing import publish_benchmark
@@ -75,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         for page in publish_benchmark(
             spec, result, commands(options, spec), options.leaderboards, out, options.data_root
         ):
-            console.print(f"wrote {page}", highlight=False, soft_wrap=True)
+            console.print(f"wrote {page}")
     return 1 if result.failed else 0
 
 

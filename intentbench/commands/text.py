@@ -14,11 +14,10 @@ def run(options: argparse.Namespace) -> int:
     """Do the action that was named."""
     if options.action == "show":
         return _show(options)
-    from rich.console import Console
-
+    from datamodules.console import plain_console
     from intentbench.text.command import run_text
 
-    return run_text(options, Console(soft_wrap=True))
+    return run_text(options, plain_console())
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -186,7 +186,7 @@ def run_grid(spec: BenchmarkSpec, options: RunOptions, console: Console) -> Grid
     Args:
         spec: what.
         options: where and how.
-        console: gets progress and a summary.
+        console: a plain one; gets progress and a summary.
 
     Raises:
         RequestError: nothing has been run; see `plan_slots` and `plan_grid`.
@@ -280,7 +280,7 @@ def _look(place: Path) -> tuple[TrialRecord | None, str]:
 
 def _say(console: Console, *lines: str) -> None:
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line)
 
 
 def row_code(entrant: Entrant) -> str:

@@ -39,7 +39,7 @@ class Progress:
     """Follows a grid; a context manager.
 
     Args:
-        console: where to write; a terminal gets a live table besides the lines.
+        console: where to write plain lines; a terminal gets a live table besides.
         total: trials to run.
         slots: how many run at once.
     """
@@ -156,7 +156,7 @@ class Progress:
     def _print(self, line: str) -> None:
         if self._live is not None:
             self._live.update(self._picture())  # drawn again below the line
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(line)
 
     def _picture(self) -> Group:
         lines = [Text(f"trials {self._count()}", style="bold", no_wrap=True, overflow="ellipsis")]

@@ -102,6 +102,15 @@ def test_download_verifies_and_leaves_only_the_target(server: Server, tmp_path: 
     assert left(target.parent) == {"data.bin"}
 
 
+def test_a_file_that_is_fetched_is_printed_as_it_is_named(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    download(server.url, tmp_path / "p:ok:[red]q[a].bin", sha256=SHA256)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "p:ok:[red]q[a].bin: downloading"
+    assert lines[-1] == "p:ok:[red]q[a].bin: 1.0 of 1.0 MiB"
+
+
 def test_download_of_what_is_there_asks_nobody(server: Server, tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(b"mine")
     download(server.url, tmp_path / "data.bin", sha256=SHA256)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
+from datamodules.console import plain_console
 from datamodules.errors import RequestError
 from intentbench.results.store import (
     LOG,
@@ -29,7 +29,7 @@ MODELS = {"counts": {}, "toy": {"scales": [1, 2]}}
 
 def run(make_spec: MakeSpec, options: RunOptions) -> tuple[GridResult, str]:
     text = io.StringIO()
-    result = run_grid(make_spec(MODELS), options, Console(file=text, width=200))
+    result = run_grid(make_spec(MODELS), options, plain_console(file=text))
     return result, text.getvalue()
 
 
@@ -208,7 +208,7 @@ def test_clock_that_was_set_back_loses_and_repeats_nothing(
     ahead = dataclasses.replace(planned.job.failed("lost"), finished="2999-01-01T00:00:00")
     write_record(planned.job.folder, ahead)
     for _ in range(2):
-        result = run_grid(spec, options, Console(file=io.StringIO()))
+        result = run_grid(spec, options, plain_console(file=io.StringIO()))
         ((_, record),) = result.trials
         assert (record.status, record.finished[:4]) == ("done", "1999")
     assert (planned.job.folder / LOG).read_text().count("--- attempt") == 1
@@ -235,5 +235,5 @@ def test_a_row_that_cannot_be_built_is_refused_before_any_trains(
 ) -> None:
     spec = make_spec({"counts": {}, "toy": {"width": -1}})
     with pytest.raises(RequestError, match=r"^toy on \S+ cannot be built: RuntimeError: .*-1"):
-        run_grid(spec, RunOptions(out=tmp_path, devices="cpu"), Console(file=io.StringIO()))
+        run_grid(spec, RunOptions(out=tmp_path, devices="cpu"), plain_console(file=io.StringIO()))
     assert list(tmp_path.rglob(RESULT)) == []

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from datamodules.console import plain_console
 from intentbench.results.progress import TrialProgress, write_progress
 from intentbench.results.record import TrialRecord
 from intentbench.runner import progress as module
@@ -87,7 +88,7 @@ def make_record(**more: Any) -> TrialRecord:
 
 
 def terminal(width: int = 80) -> Console:
-    return Console(file=Terminal(), width=width, height=40, _environ={"TERM": "xterm"})
+    return plain_console(file=Terminal(), width=width, height=40, _environ={"TERM": "xterm"})
 
 
 def written(console: Console) -> str:
@@ -97,7 +98,7 @@ def written(console: Console) -> str:
 
 def test_log_gets_a_line_for_each_event(job: FakeJob) -> None:
     text = io.StringIO()
-    with Progress(Console(file=text), total=3, slots=1) as progress:
+    with Progress(plain_console(file=text), total=3, slots=1) as progress:
         progress.started(job, 0)
         progress.tick()
         progress.finished(job, 0, make_record())
@@ -116,10 +117,17 @@ def test_log_gets_a_line_for_each_event(job: FakeJob) -> None:
     assert lines[5].endswith("ValueError: x")
 
 
+def test_a_log_has_names_as_they_are(job: FakeJob) -> None:
+    text, job.trial.label = io.StringIO(), "p:ok:[red]q[/x]"
+    with Progress(plain_console(file=text), total=1, slots=1) as progress:
+        progress.started(job, 0)
+    assert text.getvalue() == "start  tiny p:ok:[red]q[/x] seed 4\n"
+
+
 def test_a_monitored_metric_that_is_not_published_is_left_out(job: FakeJob) -> None:
     text = io.StringIO()
     record = make_record(training={"monitor": "recall@20"})
-    with Progress(Console(file=text), total=1, slots=1) as progress:
+    with Progress(plain_console(file=text), total=1, slots=1) as progress:
         progress.started(job, 0)
         progress.finished(job, 0, record)
     assert "done   tiny toy seed 4 in 0.0 s [1/1, all done]" in text.getvalue()
@@ -129,7 +137,7 @@ def test_log_hears_of_running_trials_once_a_heartbeat(
     make_job: Callable[..., FakeJob], clock: Clock
 ) -> None:
     text, jobs = io.StringIO(), [make_job(0), make_job(1)]
-    with Progress(Console(file=text), total=3, slots=2) as progress:
+    with Progress(plain_console(file=text), total=3, slots=2) as progress:
         for slot, job in enumerate(jobs):
             progress.started(job, slot)
         tell(jobs[0])
@@ -150,7 +158,7 @@ def test_a_file_is_no_terminal_even_where_colour_is_forced(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    console = Console(file=io.StringIO())
+    console = plain_console(file=io.StringIO())
     assert console.is_terminal
     with Progress(console, total=1, slots=1) as progress:
         progress.started(job, 0)
@@ -239,7 +247,7 @@ def test_time_left_of_the_grid(make_job: Callable[..., FakeJob], clock: Clock) -
     def last() -> str:
         return text.getvalue().splitlines()[-1].split("[")[1].split("]")[0]
 
-    progress = Progress(Console(file=text), total=9, slots=2)
+    progress = Progress(plain_console(file=text), total=9, slots=2)
     progress.started(jobs[0], 0)
     progress.started(jobs[1], 1)
     clock.now += 100

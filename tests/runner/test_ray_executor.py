@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
+from datamodules.console import plain_console
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import (
     CHECKPOINT,
@@ -136,7 +136,7 @@ def run(
 ) -> tuple[dict[tuple[str, int], TrialRecord], str]:
     text = io.StringIO()
     options = RunOptions(out=out, devices="cpu", executor="ray", address=address)
-    result = run_grid(make_spec(models, **more), options, Console(file=text, width=200))
+    result = run_grid(make_spec(models, **more), options, plain_console(file=text))
     return {(record.label, record.seed): record for _, record in result.trials}, text.getvalue()
 
 
@@ -263,7 +263,7 @@ def test_lost_task_takes_its_trial_with_it_and_is_tried_again(
     out = tmp_path / "runs"
     options = RunOptions(out=out, devices="cpu", executor="ray", address=address)
     text = io.StringIO()
-    result = run_grid(spec, options, Console(file=text, width=200))
+    result = run_grid(spec, options, plain_console(file=text))
     assert [record.reason for _, record in result.trials] == [""]
     assert list(attempts(out).values()) == [2]
     assert text.getvalue().count("later") == 1
@@ -276,7 +276,7 @@ def test_shares_of_gpus_reach_the_trials(
     cluster = make_cluster({"num_cpus": 4, "num_gpus": 2})  # in name only
     options = RunOptions(out=tmp_path, trials_per_device=2, executor="ray", address=cluster.address)
     text = io.StringIO()
-    result = run_grid(make_spec({"counts": {}, "toy": {}}), options, Console(file=text))
+    result = run_grid(make_spec({"counts": {}, "toy": {}}), options, plain_console(file=text))
     assert len(result.failed) == 3
     for _, record in result.trials:
         assert "GPU" in record.reason or "gpu" in record.reason, record.reason

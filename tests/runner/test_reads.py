@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+from datamodules.console import plain_console
 from datamodules.errors import RequestError
 from datamodules.prepare import prepare
 from datamodules.prepared import PreparedDataset, load_prepared
@@ -76,7 +76,7 @@ def test_a_finished_trial_says_what_it_read_and_serves_no_other_texts(
     spec = make_spec({"semantic": {"text": str(folder), "profile_width": WIDTH}}, seeds=[0])
     said = io.StringIO()
     options = RunOptions(out=tmp_path / "runs", devices="cpu")
-    ((place, record),) = run_grid(spec, options, Console(file=said)).trials
+    ((place, record),) = run_grid(spec, options, plain_console(file=said)).trials
     trial = Trial.from_config(read_config(place))
     assert record.status == "done", record.reason
     assert record.protocol["texts"] == trial.reads == describe_features(str(folder), dataset)
