@@ -154,6 +154,8 @@ def _row(section: Section, row: Row) -> dict[str, Any]:
         "label": row.label,
         "method": cell.any_record.method if cell else None,
         "arguments": cell.any_record.arguments if cell else {},
+        "data": cell.any_record.data if cell else {},
+        "training": cell.any_record.training if cell else {},
         "seeds": [record.seed for record in row.records],
         "seeds_asked": row.seeds,
         "failed": {record.seed: record.reason for record in cell.failed} if cell else {},

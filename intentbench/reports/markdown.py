@@ -55,6 +55,7 @@ from intentbench.reports.provenance import (
     texts_line,
     tuned_lines,
 )
+from intentbench.reports.settings import settings_block
 from intentbench.reports.sweeps import sweep_line
 from intentbench.results.external import EXTERNAL
 from intentbench.stats.contrast import BORROWED, USERS_ONLY
@@ -122,6 +123,7 @@ def _section(section: Section, board: Leaderboard) -> list[str]:
     if line := sweep_line(section):
         picture = picture_name(board.name, dataset, "sweeps")
         lines += [f"![One argument at a time]({picture})", "", line, ""]
+    lines += settings_block(section)
     facts = [
         *gaps(section, board.plan.reference),
         *stale_lines(section),
@@ -202,6 +204,8 @@ def _caption(board: Leaderboard) -> list[str]:
         "equal, rounded up. A target that is masked itself ranks last.",
         "Published: the figure of the source named below the table, and how far the measured "
         "one is from it.",
+        "Settings: arguments as they were recorded, defaults included, so that they say which form "
+        "of a method ran and on what base, whatever its row is called.",
         "Cost: means over trials, memory the largest. Time a user: median, to score the whole "
         "catalogue, one user alone and 256 together.",
     ]  # fmt: skip
