@@ -55,3 +55,22 @@ def test_the_list_of_studies_names_every_study_and_every_page_of_one() -> None:
         assert page == (published if (boards / spec.name).exists() else ""), path.stem
     for path in (FOLDER / "studies").glob("*.py"):
         assert f"`{path.name}`" in text
+
+
+def test_noise_of_irllrec_is_that_of_its_base_and_of_texts_without_the_clean_pairs() -> None:
+    entrants = read(FOLDER / "studies" / "irllrec-noise.yaml").entrants
+    base = {"layers": 3, "l2": 1e-6, "keep": 1.0}
+    rates: dict[tuple[str, str], list[float]] = {}
+    for entrant in entrants:
+        arguments = entrant.arguments
+        ours = arguments.get("base_arguments", arguments)
+        assert {name: ours[name] for name in base} == base, entrant.label
+        row = entrant.method, arguments.get("text", "")
+        rates.setdefault(row, []).append(entrant.data.get("added_pairs", 0.0))
+    steps = [0.0, 0.05, 0.15, 0.25]
+    assert rates["lightgcn", ""] == steps
+    for method in ("rlmrec_con", "irllrec"):
+        assert rates[method, "tfidf-svd"] == steps
+        for share in steps[1:]:
+            assert rates[method, f"shuffled@{share:g}:tfidf-svd"] == [0.0]
+    assert rates["irllrec", "gaussian"] == rates["irllrec", "ids"] == [0.0, 0.25]
