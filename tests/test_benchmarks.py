@@ -74,3 +74,29 @@ def test_noise_of_irllrec_is_that_of_its_base_and_of_texts_without_the_clean_pai
         for share in steps[1:]:
             assert rates[method, f"shuffled@{share:g}:tfidf-svd"] == [0.0]
     assert rates["irllrec", "gaussian"] == rates["irllrec", "ids"] == [0.0, 0.25]
+
+
+def test_weights_of_irllrec_are_swept_as_widely_as_its_study_asks() -> None:
+    entrants = read(FOLDER / "studies" / "irllrec-weights.yaml").entrants
+    small: set[float] = {0.0, 1e-7, 1e-5, 1e-4, 5e-4, 1e-3, 1e-2}
+    asked: dict[str, set[float]] = {
+        "pair_weight": {0.0, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 0.1},
+        "translation_weight": small,
+        "itm_weight": small,
+        "intents": {8, 32, 64, 128, 256},
+    }
+    for name, values in asked.items():
+        assert values <= {entrant.arguments[name] for entrant in entrants}, name
+
+
+def test_parts_of_irllrec_are_taken_away_on_both_bases() -> None:
+    entrants = read(FOLDER / "studies" / "irllrec-components.yaml").entrants
+    parts: dict[str, list[str]] = {"lightgcn": [], "simgcl": []}
+    for entrant in entrants:
+        given = {k: v for k, v in entrant.arguments.items() if not k.startswith("base")}
+        given["profile_weight"] = bool(given.get("profile_weight"))  # each base has its own
+        if entrant.method == "irllrec":
+            parts[entrant.arguments["base"]].append(repr(sorted(given.items())))
+    assert {*parts} < {entrant.method for entrant in entrants}
+    assert parts["lightgcn"] == parts["simgcl"]
+    assert len(set(parts["simgcl"])) == 8
