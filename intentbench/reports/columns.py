@@ -19,6 +19,9 @@ EMPTY = "-"
 FLAGS = {BORROWED: "†", USERS_ONLY: "‡"}
 """Signs of what a reader must know of a difference."""
 
+OWN_TEXTS = "§"
+"""Sign of a published figure of a row that has read texts: its source had its own."""
+
 _SHORT = {"hit_rate": "HR", "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
 
 
@@ -172,8 +175,8 @@ def published(metric: str) -> Producer:
             if figure is None:
                 cells.append(EMPTY)
                 continue
-            value = figure["value"]
-            cells.append(f"{value:.4f} ({100 * (row.means[metric] / value - 1):+.1f} %)")
+            value, sign = figure["value"], f" {OWN_TEXTS}" if row.own_texts else ""
+            cells.append(f"{value:.4f} ({100 * (row.means[metric] / value - 1):+.1f} %){sign}")
         return f"published {short_name(metric)}", cells
 
     return produce_metric

@@ -1,5 +1,6 @@
 """Tables of ranks to a leaderboard: rows in order, tested, beside what others published."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +26,9 @@ from intentbench.stats.family import Family, compare_all
 
 ALPHA = 0.05
 """Chance of any false mark in a table."""
+
+CONTROL = re.compile(r"gaussian|ids|shuffled(@\S+)? .+")
+"""Texts, as a record has them, that are none: what comes of them is nobody's published method."""
 
 FULL_SEEDS = 5
 """Seeds below which a page is called preliminary."""
@@ -68,6 +72,11 @@ class Row:
     def records(self) -> tuple[TrialRecord, ...]:
         """Of the trials that are done."""
         return self.cell.records if self.cell else ()
+
+    @property
+    def own_texts(self) -> bool:
+        """Whether it stands beside a published figure and has read texts, which others made."""
+        return bool(self.published and self.records[0].protocol.get("texts"))
 
     @property
     def complete(self) -> bool:
@@ -281,7 +290,12 @@ def find_published(record: TrialRecord, metric: str) -> dict[str, Any] | None:
 
 
 def all_published(record: TrialRecord, metric: str) -> list[dict[str, Any]]:
-    """The published figures for a trial's dataset and a metric whose conditions it meets."""
+    """The published figures for a trial's dataset and a metric whose conditions it meets.
+
+    None for a trial on a control in place of texts.
+    """
+    if CONTROL.fullmatch(str(record.protocol.get("texts", ""))):
+        return []
     return [
         figure
         for figure in record.card.get("published", ())

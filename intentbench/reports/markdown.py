@@ -7,6 +7,7 @@ from intentbench.reports.columns import (
     COST,
     EMPTY,
     FLAGS,
+    OWN_TEXTS,
     Column,
     accuracy_columns,
     code,
@@ -229,6 +230,11 @@ def _caption(board: Leaderboard) -> list[str]:
         lines.append(
             f"{FLAGS[USERS_ONLY]} users only, seeds unknown: a stochastic model with one seed and "
             "none to borrow from; the interval is too narrow and no mark or tier follows from it."
+        )
+    if any(row.own_texts for section in board.sections for row in section.rows):
+        lines.append(
+            f"{OWN_TEXTS} the row has read what stands under Texts, the published figure was made "
+            "with the texts of its source. Rows on a control in place of texts have no such figure."
         )
     if line := overall_caption(board):
         lines.append(line)

@@ -14,6 +14,7 @@ from intentbench.reports.columns import (
     accuracy_columns,
     difference,
     produce,
+    published,
     published_columns,
     users,
 )
@@ -134,6 +135,35 @@ def test_published_figure_is_the_most_specific_that_fits() -> None:
     assert find_published(variant, "hit_rate@10") is None
     elsewhere = fake_record(SASREC, "toys", 0, np.ones(3, dtype=np.int64))
     assert find_published(elsewhere, "ndcg@10") is None
+
+
+@pytest.mark.parametrize(
+    "texts", ["gaussian", "ids", "shuffled tfidf-svd-128 (offline texts, 0123)", "shuffled@0.1 ids"]
+)
+def test_a_control_in_place_of_texts_has_no_published_figure(texts: str) -> None:
+    record = fake_record(SASREC, "beauty", 0, np.ones(3, dtype=np.int64))
+    control = replace(record, protocol={**record.protocol, "texts": texts})
+    assert all_published(control, "ndcg@10") == []
+    assert find_published(control, "ndcg@10") is None
+
+
+def test_a_published_figure_beside_texts_is_marked(tmp_path: Path) -> None:
+    write_runs(tmp_path, [KNN, SASREC_BCE])
+    write_trial(tmp_path, SASREC, "beauty", 0)
+    assert "§" not in render_markdown(board(tmp_path))
+    shared = fake_record(SASREC, "beauty", 0, np.ones(3, dtype=np.int64)).protocol
+    for label, texts in (("read", "tfidf-svd-128 (offline texts, 0123)"), ("noise", "gaussian")):
+        row = replace(SASREC, label=label)
+        write_trial(tmp_path, row, "beauty", 0, protocol={**shared, "texts": texts})
+    found = board(tmp_path)
+    (section,) = found.sections
+    names = [row.label for row in section.rows]
+    cells = dict(zip(names, published("ndcg@10")(section)[1], strict=True))
+    assert cells["read"].startswith("0.4150 (")
+    assert cells["read"].endswith(" %) §")
+    assert cells["noise"] == "-"
+    assert cells["sasrec_ce_all"].endswith(" %)")
+    assert "\n- § the row has read what stands under Texts" in render_markdown(found)
 
 
 def test_a_range_is_stated_where_published_figures_differ(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from datamodules.errors import RequestError
 from intentbench.contracts.data import planted_cycles
+from intentbench.reports.leaderboard import CONTROL
 from intentbench.text import nodes
 from intentbench.text.nodes import describe_texts, find_profiles, find_texts
 
@@ -106,3 +107,9 @@ def test_a_source_is_described_as_it_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 def _sorted(rows: Tensor) -> Tensor:
     return rows[:, 0].sort().values
+
+
+@pytest.mark.parametrize("source", ["gaussian", "ids", "shuffled:gaussian", "shuffled@0.1:ids"])
+def test_pages_know_a_control_by_its_description(source: str) -> None:
+    assert CONTROL.fullmatch(describe_texts(source, DATA, 8))
+    assert not CONTROL.fullmatch("tfidf-svd-128 (offline texts, 0123456789abcdef)")
