@@ -32,6 +32,9 @@ SHORT = 0.05
 RANK = 2.0
 """Effective rank below which representations count as collapsed."""
 
+UNIFORM = 0.99
+"""Entropy of the attention over intents, of the largest possible, from which none is told apart."""
+
 MISMATCH = 1.5
 """A generated view should have its source's category more often than chance times this."""
 
@@ -39,16 +42,17 @@ FALL = 0.1
 """Relative fall of the validation metric after its best that counts as overfitting."""
 
 
-def measure_signs(last: IntentTable) -> dict[str, float]:
+def measure_signs(last: IntentTable, several: bool = True) -> dict[str, float]:
     """The numbers that signs are read from.
 
     Args:
         last: one position a user.
+        several: whether there is more than one category; the only one is everybody's.
     """
     share = np.bincount(last.intent) / max(len(last.intent), 1)
     numbers = {
         "intent_cosine": mean_pairwise_cosine(last.vectors),
-        "largest_category": float(share.max()) if last.own else 0.0,
+        "largest_category": float(share.max()) if last.own and several else 0.0,
         "intent_length": length_ratio(last.vectors, last.states),
         "effective_rank": effective_rank(last.states),
         "state_cosine": mean_pairwise_cosine(last.states),
@@ -79,6 +83,8 @@ def name_signs(numbers: dict[str, float]) -> list[str]:
     cosine, largest = value("intent_cosine", 0), value("largest_category", 0)
     look("intent_cosine", cosine > ALIKE, "intent collapse: mean pairwise cosine of intents")
     look("largest_category", largest > LARGEST, "intent collapse: share of the largest category")
+    entropy = value("attention_entropy", 0)
+    look("attention_entropy", entropy > UNIFORM, "attention collapse: entropy over its largest")
     if "interest_length" in numbers:
         look("intent_length", numbers["intent_length"] < SHORT, "zero residual: ‖I‖/‖H‖")
         look("interest_length", numbers["interest_length"] < SHORT, "zero interest: ‖R‖/‖H‖")
@@ -168,12 +174,16 @@ class SignWatch(Callback):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
         try:
-            numbers = measure_signs(_sampled(pl_module, data))
+            several = pl_module.hparams.get("num_intents", 2) > 1
+            numbers = measure_signs(_sampled(pl_module, data), several)
         except RequestError:  # a variant without intents says so
             return
         for logger in trainer.loggers:
             named = {f"intents/{name}": value for name, value in numbers.items()}
             logger.log_metrics(named, trainer.global_step)
+        name = "attention_entropy"
+        if (entropy := trainer.callback_metrics.get(f"train/{name}")) is not None:
+            numbers[name] = float(entropy)  # of the epoch before; that of this one is not over
         if improved:
             self._of_best = name_signs(numbers)
 

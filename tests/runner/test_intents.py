@@ -1,5 +1,7 @@
 """Intents are collected at the right events, and signs of trouble are seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -148,6 +150,7 @@ HEALTHY = {
     "effective_rank": 20.0,
     "state_cosine": 0.3,
     "view_match": 4.0,
+    "attention_entropy": 0.8,
 }
 
 
@@ -161,6 +164,7 @@ HEALTHY = {
         ({"effective_rank": 1.2}, "representation collapse"),
         ({"state_cosine": 0.99}, "representation collapse"),
         ({"view_match": 1.1}, "intent mismatch of generated views"),
+        ({"attention_entropy": 0.995}, "attention collapse"),
     ],
 )
 def test_each_sign_is_named(change: dict[str, float], sign: str) -> None:
@@ -187,6 +191,31 @@ def test_signs_are_seen_while_training(collapse: bool) -> None:
     found = [sign for sign in watch.signs if sign.startswith("intent collapse")]
     assert bool(found) == collapse
     assert model.training
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_attention_that_tells_no_intent_apart_is_seen_while_training(epochs: int) -> None:
+    class Uniform(Means):
+        def on_train_epoch_end(self) -> None:
+            self.log("train/attention_entropy", 0.999)
+
+        def on_validation_epoch_end(self) -> None:
+            super().on_validation_epoch_end()
+            self.log("val/rising", float(self.current_epoch))  # the last epoch is the best
+
+    data = planted_cycles()
+    watch = SignWatch("rising")
+    trainer = quiet_trainer(epochs, limit_val_batches=1.0, callbacks=[watch])
+    trainer.fit(Uniform(data.n_items, data.n_users), SequenceDataModule(data, window=WINDOW))
+    seen = any(sign.startswith("attention collapse") for sign in watch.signs)
+    assert seen == (epochs > 1), "what is known is that of the epoch before"
+
+
+def test_the_only_category_is_no_sign() -> None:
+    table, _ = collected()
+    one = replace(table, intent=np.zeros_like(table.intent), own=True)
+    assert measure_signs(one)["largest_category"] == 1
+    assert measure_signs(one, several=False)["largest_category"] == 0
 
 
 def test_a_variant_without_intents_is_left_alone() -> None:
