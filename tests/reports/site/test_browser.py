@@ -7,11 +7,15 @@ installed Chromium.
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from intentbench.reports.site.build import write_site
+from intentbench.results.store import RANKS, trial_folder, write_record
+from tests.reports.fake_runs import GRU, SASREC, write_runs, write_trial
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 
@@ -219,6 +223,22 @@ def test_two_rows_are_compared_with_the_figures_of_the_json(wide: Visit) -> None
             _compare(wide, pair, flip)
     wide.page.get_by_role("button", name="Swap A and B").click()
     _compare(wide, pair, False)
+
+
+def test_a_note_names_the_same_row_from_either_side(browser: Any, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    write_runs(runs, [SASREC], n_users=40)
+    trials = [write_trial(runs, GRU, "beauty", seed, 40) for seed in range(3)]
+    folders = [trial_folder(runs, "beauty", GRU.label, trial.trial) for trial in trials]
+    for folder, trial in zip(folders, trials, strict=True):  # every seed as the first
+        (folder / RANKS).write_bytes((folders[0] / RANKS).read_bytes())
+        write_record(folder, replace(trial, metrics=trials[0].metrics))
+    write_site([runs], tmp_path / "site")
+    visit = Visit(browser.new_page(), tmp_path / "site")
+    for a, b, side in (("gru4rec", "sasrec_ce_all", "A"), ("sasrec_ce_all", "gru4rec", "B")):
+        visit.go(f"compare/runs/beauty.html#a={a}&b={b}")
+        assert _facts(visit)["Note"] == f"the seed changes nothing ({side})"
+    visit.page.close()
 
 
 def _compare(visit: Visit, pair: dict[str, Any], flip: bool) -> None:

@@ -21,11 +21,13 @@
       return found;
     }
     const minus = (value) => (value === null ? null : -value);
+    const otherSide = (note) => note.replace(/\((A|B)\)$/, (_, side) => `(${side === "A" ? "B" : "A"})`);
     return {
       ...found,
       est: minus(found.est), low: minus(found.high), high: minus(found.low), t: minus(found.t),
       relative: found.reverse, relative_low: found.reverse_low, relative_high: found.reverse_high,
       won: found.lost, lost: found.won, win_share: 1 - found.win_share, d_z: minus(found.d_z),
+      notes: found.notes.map(otherSide),
     };
   }
 
