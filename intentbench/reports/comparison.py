@@ -12,7 +12,7 @@ from intentbench.reports.archive import is_archive, read_archive, read_trials
 from intentbench.reports.cells import Cell, Ranks, Result, Table, build_tables, read_results
 from intentbench.reports.groups import activity_groups, measure_groups
 from intentbench.reports.leaderboard import ALPHA
-from intentbench.results.external import gives_metric
+from intentbench.results.external import require_metric
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import RESULT
 from intentbench.stats.contrast import Contrast, contrast
@@ -214,12 +214,7 @@ def _compare(
         for a, b in pairs:
             if a in cells and b in cells:
                 name = metric or table.primary
-                for cell in (cells[a], cells[b]):
-                    if not all(gives_metric(record, name) for record in cell.records):
-                        raise RequestError(
-                            f"{table.dataset}: {cell.label} was imported from lists that are too "
-                            f"short to give {name}"
-                        )
+                require_metric(cells[a].records + cells[b].records, name)
                 x, y = (table.values(cells[label].ranks, name) for label in (a, b))
                 test = contrast(
                     x,

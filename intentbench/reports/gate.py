@@ -10,6 +10,7 @@ from datamodules.errors import RequestError
 from intentbench.reports.cells import Cell, Table, shared_protocol
 from intentbench.reports.columns import code, percent
 from intentbench.reports.gate_baseline import judged_cells, read_baseline, read_tables
+from intentbench.results.external import require_metric
 from intentbench.stats.contrast import USERS_ONLY
 from intentbench.stats.gate import (
     MARGIN,
@@ -92,7 +93,8 @@ def check_runs(
 
     Raises:
         RequestError: a row of the baseline has no result in the runs; the two differ in data,
-            protocol or targets; a file is damaged; or there is no such metric or margin.
+            protocol or targets; a file is damaged; there is no such metric or margin; or lists
+            that were imported are too short to give the metric.
     """
     check_margin(margin)
     old = {table.dataset: table for table in read_baseline(baseline)}
@@ -123,6 +125,7 @@ def check_runs(
 
 
 def _judge(table: Table, metric: str, new: Cell, base: Cell, margin: float) -> GateTest:
+    require_metric(new.records + base.records, metric)
     return judge_margin(
         table.values(new.ranks, metric),
         table.values(base.ranks, metric),

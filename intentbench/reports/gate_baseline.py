@@ -1,9 +1,9 @@
 """The baseline of a regression gate: ranks of accepted runs, in one file to be committed.
 
 The file is an npz without pickle: `meta` (JSON as bytes: data fingerprint, protocol, rows, seeds
-and metrics of each dataset), `<d>.user` and `<d>.key` (the targets of dataset d) and
-`<d>.<r>.rank` (seeds x targets of its row r). It has no path, no machine and no date; the same
-runs give the same bytes.
+and metrics of each dataset, and how deep imported lists go), `<d>.user` and `<d>.key` (the targets
+of dataset d) and `<d>.<r>.rank` (seeds x targets of its row r). It has no path, no machine and no
+date; the same runs give the same bytes.
 """
 
 import io
@@ -26,6 +26,7 @@ from intentbench.reports.cells import (
     build_tables,
     shared_protocol,
 )
+from intentbench.results.external import DEPTH, require_metric
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import DAMAGED, narrow_ranks, read_arrays, write_atomic
 
@@ -131,8 +132,8 @@ def update_baseline(runs: Path, path: Path, metric: str | None = None) -> list[C
         What has changed, a row each.
 
     Raises:
-        RequestError: a trial of the runs has failed, none has finished, the path is a folder, or
-            the old file is damaged.
+        RequestError: a trial of the runs has failed, none has finished, the path is a folder, the
+            old file is damaged, or lists that were imported are too short to give the metric.
         OSError: the disk is full or may not be written.
     """
     if path.is_dir():
@@ -171,6 +172,7 @@ def _means(
     for table in tables:
         name = metric or table.primary
         for cell in judged_cells(table):
+            require_metric(cell.records, name)
             mean = float(table.values(cell.ranks, name).mean())
             found[table.dataset, cell.label] = name, mean, len(cell.records)
     return found
@@ -182,10 +184,20 @@ def _describe(cell: Cell) -> dict[str, Any]:
         "method": cell.any_record.method,
         "deterministic": cell.deterministic,
         "trials": [
-            {"trial": record.trial, "seed": record.seed, "metrics": record.metrics}
+            {
+                "trial": record.trial,
+                "seed": record.seed,
+                "metrics": record.metrics,
+                **_depth(record.card),
+            }
             for record in cell.records
         ],
     }
+
+
+def _depth(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a Card or a trial of the file: how deep its imported lists go; {} where that is all."""
+    return {DEPTH: facts[DEPTH]} if DEPTH in facts else {}
 
 
 def _read_file(path: Path) -> tuple[Table, ...]:
@@ -232,7 +244,7 @@ def _trials(
                 seed=trial["seed"],
                 metrics=trial["metrics"],
                 protocol=dataset["protocol"],
-                card={"deterministic": row["deterministic"]},
+                card={"deterministic": row["deterministic"], **_depth(trial)},
             ),
             {"user": user, "key": key, "rank": rank},
         )

@@ -17,6 +17,7 @@ from intentbench.reports.gate_baseline import (
     write_baseline,
 )
 from intentbench.reports.plan import Plan
+from intentbench.results.external import DEPTH, EXTERNAL
 from intentbench.stats.gate import Verdict, judge_margin
 from tests.reports.fake_runs import (
     GRU,
@@ -193,6 +194,26 @@ def test_a_baseline_holds_what_was_accepted(runs: Path, baseline: Path, tmp_path
             assert [r.seed for r in cell.records] == [r.seed for r in source.records]
     write_baseline(tmp_path / "again.npz", restored.values())
     assert (tmp_path / "again.npz").read_bytes() == baseline.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_lists_that_are_too_short_for_a_metric_are_not_judged(tmp_path: Path, kind: str) -> None:
+    card = {"deterministic": True, DEPTH: 22}
+    write_trial(tmp_path / "runs", KNN, "beauty", 0, method=EXTERNAL, card=card)
+    baseline = tmp_path / "runs"
+    if kind == "file":
+        baseline = tmp_path / "gate.npz"
+        update_baseline(tmp_path / "runs", baseline)
+        whole = write_trial(tmp_path / "new", KNN, "beauty", 0)
+        assert whole.method != EXTERNAL
+    fresh = tmp_path / ("new" if kind == "file" else "runs")
+    assert check_runs(fresh, baseline, metric="ndcg@22").verdict is PASS
+    for metric in ("ndcg@40", "mrr"):
+        with pytest.raises(RequestError, match=f"item_knn .* too short to give {metric}$"):
+            check_runs(fresh, baseline, metric=metric)
+        with pytest.raises(RequestError, match=f"too short to give {metric}$"):
+            update_baseline(tmp_path / "runs", tmp_path / "other.npz", metric)
+    assert not (tmp_path / "other.npz").exists()
 
 
 def test_a_baseline_says_nothing_of_the_machine(baseline: Path) -> None:

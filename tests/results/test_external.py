@@ -1,6 +1,7 @@
 import pytest
 
-from intentbench.results.external import DEPTH, EXTERNAL, gives_metric
+from datamodules.errors import RequestError
+from intentbench.results.external import DEPTH, EXTERNAL, gives_metric, require_metric
 from intentbench.results.record import TrialRecord
 
 
@@ -16,3 +17,11 @@ def test_lists_give_metrics_down_to_their_depth(metric: str, known: bool) -> Non
     assert gives_metric(_record(EXTERNAL, {DEPTH: 20}), metric) is known
     assert gives_metric(_record(EXTERNAL, {}), metric)
     assert gives_metric(_record("sasrec", {DEPTH: 20}), metric)
+
+
+def test_a_metric_that_lists_do_not_give_is_refused_in_one_line() -> None:
+    cut, whole = _record(EXTERNAL, {DEPTH: 20}), _record("sasrec", {})
+    require_metric([whole, cut], "ndcg@20")
+    line = "^beauty: row was imported from lists that are too short to give ndcg@21$"
+    with pytest.raises(RequestError, match=line):
+        require_metric([whole, cut], "ndcg@21")
