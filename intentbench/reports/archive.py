@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.errors import RequestError
-from intentbench.reports.cells import Cell, Ranks, Result, Table, read_results
+from intentbench.reports.cells import Cell, Ranks, Result, Table, build_tables, read_results
 from intentbench.reports.history import (
     HISTORY,
     extend_history,
@@ -178,11 +178,17 @@ def restore_trials(folder: Path, runs: Path) -> tuple[int, int]:
         How many trials were restored, and how many were there.
 
     Raises:
-        RequestError: see `read_archive`.
+        RequestError: see `read_archive`; or the trials could not be shown on a page, such as where
+            ranks do not give the recorded metrics. Nothing is restored then.
         OSError: the disk is full or may not be written.
     """
+    results = read_archive(folder)[2]
+    try:
+        build_tables(results)  # all that a page checks, before anything is written
+    except RequestError as error:
+        raise RequestError(f"{folder}: {error}; nothing was restored") from None
     restored = present = 0
-    for record, ranks in read_archive(folder)[2]:
+    for record, ranks in results:
         place = trial_folder(runs, record.dataset, record.label, record.trial)
         known = read_record(place)
         if known is not None and (known.status == "done" or ranks is None):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from datamodules.errors import RequestError
+from intentbench.cli import main
 from intentbench.reports.archive import is_archive, read_archive, restore_trials
 from intentbench.reports.cells import read_results
 from intentbench.reports.exports import FIELDS
@@ -123,6 +124,25 @@ def test_published_trials_come_back_as_runs(out: Path, runs: Path, tmp_path: Pat
     publish(back, "board", tmp_path, PLAN)
     for page in ("board.md", "board.csv", "board.json"):
         assert (tmp_path / page).read_bytes() == (out / page).read_bytes()
+
+
+def test_trials_whose_ranks_do_not_give_their_metrics_do_not_come_back(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, back = tmp_path / "board", tmp_path / "runs"
+    shutil.copytree(out / "ranks" / "board", archive)
+    path = archive / "beauty" / "item_knn.npz"
+    with np.load(path) as file:
+        rank = file["rank"].copy()
+    rank[0, :50] = 1
+    np.savez_compressed(path, rank=rank)
+    assert main(["import", str(archive), "--out", str(back)]) == 2
+    streams = capsys.readouterr()
+    (line,) = streams.err.splitlines()
+    assert f"{archive}: beauty: item_knn, seed 0: recorded hit_rate@5 " in line
+    assert line.endswith("nothing was restored")
+    assert not streams.out
+    assert not back.exists()
 
 
 def test_a_row_that_is_gone_leaves_no_ranks(runs: Path, tmp_path: Path) -> None:
