@@ -30,6 +30,7 @@ from intentbench.commands import (
     tune,
     verify,
 )
+from intentbench.results.printable import printable
 from intentbench.termination import stopped_by_sigterm
 
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
@@ -107,7 +108,7 @@ def _run(given: list[str]) -> int:
 def _complain(error: Exception, options: argparse.Namespace | None) -> None:
     if getattr(options, "debug", False):
         traceback.print_exc()
-    print("intentbench: " + " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
+    print("intentbench: " + " ".join(printable(str(error)).split()), file=sys.stderr)  # noqa: T201
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from intentbench.reports.leaderboard import ALPHA, Row, Section
+from intentbench.results.printable import printable
 from intentbench.stats.contrast import BORROWED, USERS_ONLY, Contrast
 
 Column = tuple[str, list[str]]
@@ -73,7 +74,7 @@ def percent(share: float, digits: int = 0) -> str:
 
 def code(text: str) -> str:
     """A name or message as code, safe inside a table."""
-    return "`" + text.replace("`", "'").replace("|", "¦").replace("\n", " ") + "`"
+    return "`" + printable(text).replace("`", "'").replace("|", "¦") + "`"
 
 
 def row_name(section: Section) -> Column:

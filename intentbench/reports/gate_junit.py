@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from intentbench.reports.columns import percent
 from intentbench.reports.gate import GateCell, GateReport
+from intentbench.results.printable import printable
 from intentbench.stats.gate import Verdict
 
 SUITE = "intentbench check"
@@ -26,14 +27,14 @@ def render_junit(report: GateReport) -> bytes:
     skipped = str(len(report.unjudged))
     suite = SubElement(root, "testsuite", {"name": SUITE, **counts, "skipped": skipped})
     for cell in report.cells:
-        case = SubElement(suite, "testcase", classname=_printable(cell.dataset))
-        case.set("name", _printable(f"{cell.label} {cell.metric}"))
+        case = SubElement(suite, "testcase", classname=printable(cell.dataset))
+        case.set("name", printable(f"{cell.label} {cell.metric}"))
         if cell.verdict is Verdict.WORSE:
             _add(case, "failure", "worse", _describe(cell, report.margin))
         elif cell.verdict is Verdict.CANNOT_TELL:
             _add(case, "error", "cannot tell", f"{cell.reason}; {_describe(cell, report.margin)}")
     for dataset, label in report.unjudged:
-        case = SubElement(suite, "testcase", classname=_printable(dataset), name=_printable(label))
+        case = SubElement(suite, "testcase", classname=printable(dataset), name=printable(label))
         SubElement(case, "skipped", message="not in the baseline")
     indent(root)
     content: bytes = tostring(root, encoding="utf-8", xml_declaration=True)
@@ -41,7 +42,7 @@ def render_junit(report: GateReport) -> bytes:
 
 
 def _add(case: Element, kind: str, type_: str, text: str) -> None:
-    SubElement(case, kind, type=type_, message=_printable(text))
+    SubElement(case, kind, type=type_, message=printable(text))
 
 
 def _describe(cell: GateCell, margin: float) -> str:
@@ -53,8 +54,3 @@ def _describe(cell: GateCell, margin: float) -> str:
         return text
     interval = f"[{100 * found.relative_low:+.2f} %, {100 * found.relative_high:+.2f} %]"
     return f"{text}, change {100 * found.relative:+.2f} %, 90 % interval {interval}"
-
-
-def _printable(text: str) -> str:
-    """Without what XML 1.0 cannot hold: a reason may quote a terminal's escape codes."""
-    return "".join(c if c.isprintable() else " " for c in text)

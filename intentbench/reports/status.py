@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from intentbench.results.printable import printable
 from intentbench.results.progress import describe_seconds
 from intentbench.results.status import STATES, TrialStatus
 
@@ -92,7 +93,7 @@ def _describe(trial: TrialStatus, now: float) -> str:
     seed = "?" if trial.seed is None else trial.seed
     name, state = f"{trial.dataset} {trial.label} seed {seed}", trial.progress
     if trial.state in ("failed", "damaged"):
-        return f"{name}: {trial.reason}"
+        return f"{name}: {printable(trial.reason)}"
     if trial.state == "interrupted":
         return f"{name}: {state.describe() if state else 'starting'}"
     if state is None:

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from datamodules.errors import RequestError
 from intentbench.results.lock import LOCK
+from intentbench.results.printable import printable
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import (
     DAMAGED,
@@ -71,7 +72,7 @@ class Job:
 
     def failed(self, reason: str) -> TrialRecord:
         """The record of a failure."""
-        return replace(self.blank, reason=reason, finished=utc_now())
+        return replace(self.blank, reason=printable(reason), finished=utc_now())
 
 
 def run_in_slot(job: Job, slot: Slot) -> TrialRecord | None:

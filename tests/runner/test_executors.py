@@ -240,8 +240,8 @@ def test_trial_that_recorded_itself_before_it_was_lost_stands(
     write_record(job.folder, done)
     assert record_failure(job, "lost") == done
     again = replace(job, replaces="2026-01-02")
-    failed = record_failure(again, "lost")
-    assert (failed.status, failed.reason) == ("failed", "lost")
+    failed = record_failure(again, "\x1blost\x07")
+    assert (failed.status, failed.reason) == ("failed", " lost ")
     assert read_record(job.folder) == failed
 
 

@@ -14,6 +14,7 @@ from intentbench.reports.site.names import board_page, dataset_page, row_anchor
 from intentbench.reports.site.sections import SectionView, method_of
 from intentbench.reports.site.tables import Cell, HtmlTable, link, make_table, plain_cell, text_cell
 from intentbench.reports.site.text import citation
+from intentbench.results.printable import printable
 from intentbench.results.record import TrialRecord
 
 ROOT = "../"
@@ -171,7 +172,7 @@ def trials_table(page: MethodPage) -> HtmlTable:
 
 def _trial(record: TrialRecord) -> list[Cell]:
     cost, where = record.cost, record.environment
-    status = record.status + (f": {record.reason}" if record.reason else "")
+    status = record.status + (f": {printable(record.reason)}" if record.reason else "")
     scores = [record.metrics.get(name) for name in ("ndcg@10", "ndcg@20")]
     epoch = str(record.best_epoch + 1) if record.best_epoch >= 0 else EMPTY
     return [
