@@ -91,6 +91,48 @@ def test_the_commands_of_a_page_of_ones_own_data_and_method_work(
     assert "give its spec" in capfd.readouterr().err
 
 
+def test_the_commands_of_a_page_in_another_folder_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = {"datasets": ["synthetic-tiny"], "models": {"markov": {}, "popularity": {}}}
+    Path("small.yaml").write_text(yaml.safe_dump(spec))
+    pages = Path("my pages")
+    assert main(["run", "small.yaml", "--leaderboards", str(tmp_path / pages)]) == 0
+    page = (pages / "small.md").read_text()
+    commands = re.findall(r"^intentbench (.*?)(?:   #.*)?$", page, re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        assert str(tmp_path) not in command
+        assert main(shlex.split(command)) == 0
+        assert (pages / "small.md").read_text() == page
+    assert "ranks    equal" in capfd.readouterr().out
+    assert not Path("leaderboards").exists()
+    assert main(["report", "my pages/ranks/small", "--groups", "2", "-o", "other"]) == 0
+    assert "intentbench report other/ranks/small -o other" in Path("other/small.md").read_text()
+    assert main(["report", "runs", "--name", "all", "-o", "other"]) == 0
+    text = Path("other/all.md").read_text()
+    (cell,) = re.findall(r"^intentbench (run --reproduce .*)$", text, re.MULTILINE)
+    assert main(shlex.split(cell)) == 0
+
+
+def test_the_usual_folder_is_not_named_wherever_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = {"datasets": ["synthetic-tiny"], "models": {"markov": {}}}
+    Path("small.yaml").write_text(yaml.safe_dump(spec))
+    named = [["--leaderboards", place] for place in ("leaderboards", f"{tmp_path}/leaderboards")]
+    found = []
+    for place in ([], *named):
+        assert main(["run", "small.yaml", *place]) == 0
+        board = Path("leaderboards/ranks/small/board.json").read_bytes()
+        found.append((board, Path("leaderboards/small.md").read_bytes()))
+    assert found == found[:1] * 3
+    assert b'"folder"' not in found[0][0]
+    assert b"--leaderboards" not in found[0][1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

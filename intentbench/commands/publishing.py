@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules.errors import RequestError
+from intentbench.commands.shared import below_here
 from intentbench.results.record import ORACLE
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def publish_benchmark(
         seeds=tuple(dict.fromkeys([*spec.stated.seeds, *spec.seeds])),
         command=commands[0],
         reproduce=commands[1],
+        folder=str(below_here(out)),
         groups=spec.groups,
         family=spec.family,
         correction=spec.correction,

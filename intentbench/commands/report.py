@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datamodules.errors import RequestError
+from intentbench.commands.shared import below_here
 
 SETTINGS = ("groups", "reference", "family", "correction")
 """Options that change what a page shows."""
@@ -39,13 +40,14 @@ def run(options: argparse.Namespace) -> int:
         return _write_site(options)
     from intentbench.reports.archive import is_archive, read_archive
     from intentbench.reports.plan import Plan
-    from intentbench.reports.publish import publish, publish_results, render
+    from intentbench.reports.publish import RANKS, publish, publish_results, render
 
     if (options.groups or 0) < 0:
         raise RequestError(f"--groups {options.groups}: expected a number of groups, 0 for none")
     chosen = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
+    folder = str(below_here(options.out))
     if not is_archive(options.runs):
-        pages = publish(options.runs, options.name, options.out, Plan(**chosen))
+        pages = publish(options.runs, options.name, options.out, Plan(folder=folder, **chosen))
     elif not chosen:
         pages = render(options.runs, options.out)
     else:
@@ -53,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
         labels = sorted({record.label for record, _ in results})
         if options.reference is not None and options.reference not in labels:
             raise RequestError(f"--reference {options.reference}: the rows are {', '.join(labels)}")
+        if options.runs.resolve() != (options.out / RANKS / name).resolve():
+            plan = replace(plan, folder=folder)  # the page is about to stand elsewhere
         plan = replace(plan, **chosen)
         pages = publish_results(results, name, options.out, plan)
     sys.stdout.write("".join(f"wrote {page}\n" for page in pages))

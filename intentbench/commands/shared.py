@@ -52,6 +52,12 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def below_here(folder: Path) -> Path:
+    """A folder as a command names it that is pasted where this one runs."""
+    here, there = Path.cwd(), folder.absolute()
+    return there.relative_to(here) if there.is_relative_to(here) else folder
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that a person named: whole, or not at all.
 

@@ -1,5 +1,6 @@
 """A leaderboard as Markdown that GitHub renders."""
 
+import shlex
 from dataclasses import replace
 
 from intentbench.metrics.users import SETS
@@ -263,8 +264,11 @@ def _correction(plan: Plan) -> str:
 
 
 def _commands(board: Leaderboard) -> list[str]:
-    again = f"intentbench report leaderboards/ranks/{board.name}   # this page, from stored ranks"
-    commands = [board.plan.command, again] if board.plan.command else [again]
+    plan = board.plan
+    ranks = ["intentbench", "report", f"{plan.folder}/ranks/{board.name}"]
+    out = ["-o", plan.folder] if plan.place else []
+    again = f"{shlex.join([*ranks, *out])}   # this page, from stored ranks"
+    commands = [f"{plan.command}{plan.place}", again] if plan.command else [again]
     for section in board.sections:
         for row in section.rows:
             if row.ranked and row.records[0].method != EXTERNAL:  # others cannot be run here
@@ -274,14 +278,14 @@ def _commands(board: Leaderboard) -> list[str]:
 
 def _cell_commands(board: Leaderboard, dataset: str, row: Row) -> list[str]:
     """One cell anew, by example: what the spec has there, and what was published there."""
-    seed = row.records[0].seed
-    cell = f"{board.plan.reproduce} {board.name}/{dataset}/{row.label}/{seed}"
+    seed, plan = row.records[0].seed, board.plan
+    cell = f"{plan.reproduce} {board.name}/{dataset}/{row.label}/{seed}{plan.place}"
     lines = [
         "",
         "# one cell, this one for example: trained again, compared with its ranks",
         cell,
     ]
-    if board.plan.command:
+    if plan.command:
         chosen = f"--datasets {dataset} --models {row.label} --seeds {seed}"
-        lines += ["# and as the spec has it now", f"{board.plan.command} {chosen}"]
+        lines += ["# and as the spec has it now", f"{plan.command}{plan.place} {chosen}"]
     return lines

@@ -1,5 +1,6 @@
 """What a benchmark asked for, as far as its page needs to know."""
 
+import shlex
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
@@ -26,6 +27,7 @@ class Plan:
         seeds: of stochastic methods.
         command: what runs the benchmark again.
         reproduce: what trains one published cell again, up to the cell's name.
+        folder: of the page and of `ranks/`, as the page's commands name it.
         groups: groups of users by activity that are shown; 0 or 1 shows none.
         family: of `FAMILIES`; that of the reference needs one.
         correction: of `CORRECTIONS`.
@@ -41,6 +43,7 @@ class Plan:
     seeds: tuple[int, ...] = ()
     command: str = ""
     reproduce: str = "intentbench run --reproduce"
+    folder: str = "leaderboards"
     groups: int = 0
     family: str = PAIRS
     correction: Method = "holm"
@@ -59,12 +62,17 @@ class Plan:
         if self.family == REFERENCE and not self.reference:
             raise RequestError("family: reference: name a row as reference, or test all pairs")
 
+    @property
+    def place(self) -> str:
+        """The option that leads `intentbench run` to the page's folder; "" for the usual one."""
+        return "" if self.folder == Plan.folder else f" --leaderboards {shlex.quote(self.folder)}"
+
     def to_json(self) -> dict[str, Any]:
         """As a file has it; what is not the rule is said, what is the rule is not."""
         fields = asdict(self)
         if not fields["tuning"]:
             del fields["tuning"]
-        for name in ("reproduce", "groups", "family", "correction"):
+        for name in ("reproduce", "folder", "groups", "family", "correction"):
             if fields[name] == getattr(Plan, name):
                 del fields[name]
         return fields

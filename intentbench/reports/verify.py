@@ -6,6 +6,7 @@ in text by one unit of its last digit, and only where the unrounded number lies 
 """
 
 import re
+import shlex
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -121,7 +122,8 @@ def verify_board(folder: Path, out: Path) -> BoardCheck:
     rounded = pictures = 0
     for page, content in made.items():
         if not (out / page).is_file():
-            findings.append(f"{page}: is missing; `intentbench report {folder}` writes it")
+            command = shlex.join(["intentbench", "report", str(folder), "-o", str(out)])
+            findings.append(f"{page}: is missing; `{command}` writes it")
         elif page.endswith(PICTURES):
             pictures += 1
         elif (printed := (out / page).read_bytes()) != content:

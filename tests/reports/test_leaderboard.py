@@ -255,8 +255,8 @@ def test_a_page_for_exploring_says_so(tmp_path: Path) -> None:
 
 
 def test_a_plan_says_only_what_is_not_the_rule() -> None:
-    assert not {"groups", "family", "correction"} & Plan().to_json().keys()
-    special = Plan(reference="a", family="reference", correction="bh", groups=3)
+    assert not {"folder", "groups", "family", "correction"} & Plan().to_json().keys()
+    special = Plan(reference="a", family="reference", correction="bh", groups=3, folder="x")
     assert Plan.from_json(json.loads(json.dumps(special.to_json()))) == special
 
 

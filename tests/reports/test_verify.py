@@ -196,7 +196,8 @@ def test_missing_and_stray_files_are_named(out: Path) -> None:
         "second.json",
         "second.md",
     ]
-    assert all("is missing" in finding for finding in found[:2])
+    command = f"`intentbench report {out}/ranks/board -o {out}` writes it"
+    assert all(finding.endswith(f"is missing; {command}") for finding in found[:2])
     assert all("no ranks" in finding for finding in found[2:])
 
 
