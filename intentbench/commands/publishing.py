@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datamodules.errors import RequestError
 from intentbench.commands.shared import below_here
@@ -78,7 +78,31 @@ def publish_benchmark(
     # What failed here takes nothing from what was published.
     there = {(record.dataset, record.label, record.seed) for record, _ in kept}
     fresh = [r for r in results if (r[0].dataset, r[0].label, r[0].seed) not in there]
-    return publish_results([*fresh, *kept], spec.name, out, plan)
+    shown = [*fresh, *kept]
+    plan = replace(plan, settings=_other_settings(spec, [record for record, _ in shown]))
+    return publish_results(shown, spec.name, out, plan)
+
+
+def _other_settings(
+    spec: "BenchmarkSpec", records: "list[TrialRecord]"
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """What the spec has now, by dataset and label, for rows that were made with other settings."""
+    from intentbench.reports.other_settings import changed_settings
+
+    rows = {row.label: row for row in spec.stated.rows}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for record in records:
+        if (row := rows.get(record.label)) is None:  # the oracle, or imported
+            continue
+        now = {
+            "method": row.method,
+            "arguments": row.arguments_on(record.dataset),
+            "data": row.data_on(record.dataset),
+            "training": row.training.settings(),
+        }
+        if changed_settings(record, now):
+            found.setdefault(record.dataset, {})[record.label] = now
+    return found
 
 
 def _with_popularity(

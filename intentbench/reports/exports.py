@@ -161,6 +161,7 @@ def _row(section: Section, row: Row) -> dict[str, Any]:
         "failed": {record.seed: record.reason for record in cell.failed} if cell else {},
         "ceiling": row.ceiling,
         "stale": row.stale,
+        **({"other_settings": row.changed} if row.changed else {}),
         "tier": family.tiers.get(row.label) if family else None,
         "mark": family.mark(row.label, section.reference) if family and row.ranked else "",
         "metrics": {

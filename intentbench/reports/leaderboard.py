@@ -18,6 +18,7 @@ from intentbench.reports.groups import (
     popularity_groups,
 )
 from intentbench.reports.noise import Study, measure_noise
+from intentbench.reports.other_settings import Changes, changed_settings
 from intentbench.reports.plan import REFERENCE, Plan
 from intentbench.results.record import TrialRecord
 from intentbench.stats.across import Across, compare_across
@@ -47,6 +48,7 @@ class Row:
         published: metric to the figure to compare with, as in `Published.snapshot`.
         stale: whether its code has changed since.
         tuning: how its arguments were chosen, as in `Plan`; {} where the page does not say.
+        changed: its settings that the benchmark has otherwise by now.
     """
 
     label: str
@@ -57,6 +59,7 @@ class Row:
     published: dict[str, dict[str, Any]]
     stale: bool
     tuning: dict[str, Any] = field(default_factory=dict)
+    changed: Changes = field(default_factory=dict)
 
     @property
     def ceiling(self) -> bool:
@@ -276,7 +279,9 @@ def _row(table: Table, label: str, cell: Cell | None, seeds: tuple[int, ...], pl
         r.arguments.get(name) != value for r in cell.records for name, value in found.items()
     ):
         tuning = {}
-    return Row(label, cell, seeds, means, deviations, published, stale, tuning)
+    now = plan.settings.get(table.dataset, {}).get(label)
+    changed = changed_settings(cell.any_record, now) if cell is not None and now else {}
+    return Row(label, cell, seeds, means, deviations, published, stale, tuning, changed)
 
 
 def find_published(record: TrialRecord, metric: str) -> dict[str, Any] | None:

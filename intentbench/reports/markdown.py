@@ -37,6 +37,7 @@ from intentbench.reports.noise_tables import (
     noise_lines,
     noise_tables,
 )
+from intentbench.reports.other_settings_lines import other_settings_lines
 from intentbench.reports.overall import (
     CORRECTION,
     overall_caption,
@@ -129,6 +130,7 @@ def _section(section: Section, board: Leaderboard) -> list[str]:
     facts = [
         *gaps(section, board.plan.reference),
         *stale_lines(section),
+        *other_settings_lines(section, board.plan),
         runner_up_line(section),
         resolution_line(section),
         *published_lines(section),

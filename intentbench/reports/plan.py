@@ -34,6 +34,8 @@ class Plan:
         code: label to fingerprint of its code today; a cell made with other code is called stale.
         tuning: dataset to label to how its arguments were chosen: `arguments` and `search` of tuned
             rows, `instead` of others. Empty for datasets of which no row is tuned.
+        settings: dataset to label to the settings that the benchmark has now, of rows that were
+            made with others; see `intentbench.reports.other_settings.changed_settings`.
     """
 
     title: str = ""
@@ -49,6 +51,7 @@ class Plan:
     correction: Method = "holm"
     code: dict[str, str] = field(default_factory=dict, hash=False)
     tuning: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict, hash=False)
+    settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Check what is tested.
@@ -70,8 +73,9 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """As a file has it; what is not the rule is said, what is the rule is not."""
         fields = asdict(self)
-        if not fields["tuning"]:
-            del fields["tuning"]
+        for name in ("tuning", "settings"):
+            if not fields[name]:
+                del fields[name]
         for name in ("reproduce", "folder", "groups", "family", "correction"):
             if fields[name] == getattr(Plan, name):
                 del fields[name]
