@@ -11,10 +11,8 @@ from typing import Any
 
 from intentbench.reports.columns import code
 from intentbench.reports.leaderboard import Row, Section
+from intentbench.reports.other_settings import FROM_DATASET
 from intentbench.results.external import EXTERNAL
-
-FROM_DATA = ("n_items", "n_users", "window")
-"""Arguments that the data gives, or that stand with the protocol."""
 
 FROM_METHOD = ("layout", "pad_to_window", "window", "targets", "mask_history")
 """Arguments of a data module that follow the method, or stand with the protocol."""
@@ -73,7 +71,9 @@ def _arguments(row: Row) -> dict[str, str]:
     given = row.records[0].arguments
     found = {}
     for name in sorted(given):
-        if name in FROM_DATA or (name.endswith(_ARGUMENTS) and name[: -len(_ARGUMENTS)] in given):
+        if name in FROM_DATASET or (
+            name.endswith(_ARGUMENTS) and name[: -len(_ARGUMENTS)] in given
+        ):
             continue
         text, inner = _text(given[name]), name + _ARGUMENTS
         if inner in given:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from datamodules.catalog import catalog
+from datamodules.console import plain_console
 from datamodules.errors import RequestError
 from datamodules.prepare import prepare
 from datamodules.prepared import PreparedDataset, load_prepared
@@ -103,13 +104,13 @@ def _summarise(
         summariser = Summariser(data, settings, answers)
         plans = summariser.plan()
         for plan in plans:
-            console.print(str(plan), highlight=False)
+            console.print(str(plan))
         tokens_in, tokens_out = (
             sum(getattr(plan, name) for plan in plans) for name in ("tokens_in", "tokens_out")
         )
         _say_cost(console, "at most about", tokens_in, tokens_out, options)
         if options.dry_run:
-            console.print(SENT_NOTHING, highlight=False)
+            console.print(SENT_NOTHING)
             return 0
         if any(plan.at_hand < plan.rows for plan in plans):
             answers.check_writable()
@@ -123,15 +124,13 @@ def _summarise(
                     fall_back=options.fall_back,
                 )
             except SummariesError as error:
-                Console(stderr=True, soft_wrap=True).print(
-                    f"intentbench: {error}", highlight=False, markup=False
-                )
+                plain_console(stderr=True).print(f"intentbench: {error}")
                 return 1
             finally:
                 _say_usage(console, endpoint.usage, options)
     path = documents.write(out)
     _say_documents(console, documents)
-    console.print(f"wrote {path}", highlight=False)
+    console.print(f"wrote {path}")
     return 0
 
 
@@ -156,9 +155,8 @@ def _embed(
         f"{features.manifest.source}: intents of {features.user_intent.shape[1]} numbers, profiles "
         f"of {features.user_profile.shape[1]}; not empty: {coverage['users']:.1%} of users, "
         f"{coverage['items']:.1%} of items",
-        highlight=False,
     )
-    console.print(f"wrote {out / MANIFEST}", highlight=False)
+    console.print(f"wrote {out / MANIFEST}")
     return 0
 
 
@@ -177,10 +175,10 @@ def _embed_texts(
         embedder = EndpointEncoder(endpoint, answers, _model(options), console, options.concurrency)
         missing = embedder.missing(stack_columns(documents))
         tokens = sum(map(len, missing)) // CHARACTERS_A_TOKEN
-        console.print(f"{len(missing)} texts to send, about {tokens:,} tokens", highlight=False)
+        console.print(f"{len(missing)} texts to send, about {tokens:,} tokens")
         _say_cost(console, "about", tokens, 0, options)
         if options.dry_run:
-            console.print(SENT_NOTHING, highlight=False)
+            console.print(SENT_NOTHING)
             return None
         if missing:
             answers.check_writable()
@@ -246,9 +244,8 @@ def _endpoint(options: argparse.Namespace) -> Endpoint:
     url = options.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
     endpoint = Endpoint(url, options.key_variable, options.timeout)
     if endpoint.in_clear and not options.dry_run:
-        Console(stderr=True, soft_wrap=True).print(
+        plain_console(stderr=True).print(
             f"intentbench: {url}: the key goes there without encryption; is there an https://?",
-            highlight=False,
             markup=False,
         )
     return endpoint
@@ -258,17 +255,16 @@ def _say_cost(
     console: Console, about: str, tokens_in: int, tokens_out: int, options: argparse.Namespace
 ) -> None:
     if options.price_in is None and options.price_out is None:
-        console.print("cost: not known; give --price-in and --price-out", highlight=False)
+        console.print("cost: not known; give --price-in and --price-out")
         return
     price = tokens_in * (options.price_in or 0) + tokens_out * (options.price_out or 0)
-    console.print(f"cost: {about} {price / 1e6:.4f} USD", highlight=False)
+    console.print(f"cost: {about} {price / 1e6:.4f} USD")
 
 
 def _say_usage(console: Console, usage: Usage, options: argparse.Namespace) -> None:
     console.print(
         f"sent {usage.requests} requests, {usage.retries} of them again: {usage.tokens_in:,} "
         f"tokens in, {usage.tokens_out:,} out",
-        highlight=False,
     )
     _say_cost(console, "as the server counts", usage.tokens_in, usage.tokens_out, options)
 
@@ -277,7 +273,7 @@ def _say_documents(console: Console, documents: DocumentSet) -> None:
     for side, texts in (("users", documents.users), ("items", documents.items)):
         filled = sum(any(parts) for parts in zip(*texts.intents, strict=True))
         rows = len(texts.profiles) - (side == "items")
-        console.print(f"{side}: {filled} of {rows} have a text", highlight=False)
+        console.print(f"{side}: {filled} of {rows} have a text")
     if documents.fallback_share:
         share = documents.fallback_share
-        console.print(f"{share:.1%} of the intents are the offline summariser's", highlight=False)
+        console.print(f"{share:.1%} of the intents are the offline summariser's")
