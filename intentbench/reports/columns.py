@@ -93,9 +93,13 @@ def seeds(section: Section) -> Column:
 
 
 def accuracy(metric: str) -> Producer:
-    """A producer of mean ± standard deviation over seeds, best bold, second underlined."""
+    """A producer of mean ± standard deviation over seeds, best bold, second underlined.
+
+    Under the primary metric, the best carries its mark against the second.
+    """
 
     def produce_metric(section: Section) -> Column:
+        family = section.family if metric == section.table.primary else None
         means = sorted({row.means[metric] for row in section.rows if row.ranked}, reverse=True)
         cells = []
         for row in section.rows:
@@ -108,10 +112,17 @@ def accuracy(metric: str) -> Producer:
                 text = f"**{text}**"
             elif row.ranked and len(means) > 1 and value == means[1]:
                 text = f"<ins>{text}</ins>"
-            cells.append(text if deviation is None else f"{text} ± {deviation:.4f}")
+            spread = "" if deviation is None else f"± {deviation:.4f}"
+            mark = _escaped(family.lead) if family and row.label == family.labels[0] else ""
+            cells.append(" ".join(part for part in (text, spread, mark) if part))
         return short_name(metric), cells
 
     return produce_metric
+
+
+def _escaped(mark: str) -> str:
+    """A mark as Markdown prints it."""
+    return mark.replace("~", r"\~")
 
 
 def tier(section: Section) -> Column:
@@ -131,7 +142,7 @@ def _difference(section: Section, row: Row) -> str:
     contrast = section.difference(row)
     if section.family is None or contrast is None:
         return "reference" if row.ranked and len(section.rows) > 1 else EMPTY
-    mark = section.family.mark(row.label, section.reference).replace("~", r"\~")
+    mark = _escaped(section.family.mark(row.label, section.reference))
     return " ".join(part for part in (interval(contrast), mark + flags(contrast)) if part)
 
 

@@ -135,6 +135,7 @@ def _section(section: Section, primary: str) -> dict[str, Any]:
         "targets": len(section.table.user),
         "reference": section.reference,
         "tests": family.n_tests if family else 0,
+        "lead": family.lead if family else "",
         "resolution": asdict(resolution) if resolution else None,
         "rows": [_row(section, row) for row in section.rows],
         "pairs": _pairs(section),

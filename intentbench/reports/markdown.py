@@ -201,7 +201,8 @@ def _caption(board: Leaderboard) -> list[str]:
         f"({_correction(board.plan)}), so it may say `=` where the interval excludes 0. The other "
         "metrics carry no marks.",
         f"Marks: `^` better, `v` worse, `=` not separated, `~` separated, but by less than "
-        f"{percent(ROPE)}.",
+        f"{percent(ROPE)}. Behind the best {name} stands its mark against the second; none where "
+        "the two could not be tested.",
         f"Users won / tied / lost: for whom {name}, averaged over seeds, is higher than, equal to "
         "or lower than the reference's.",
         "Ties between scores count half: rank = 1 + items scored higher + half of those scored "

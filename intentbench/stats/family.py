@@ -118,6 +118,11 @@ class Family:
             return "~"
         return "^" if difference.est > 0 else "v"
 
+    @property
+    def lead(self) -> str:
+        """Mark of the highest model against the second; "" where there is no second."""
+        return self.mark(*self.runner_up) if self.runner_up else ""
+
     def resolution(self) -> Resolution | None:
         """What these runs can tell apart; None where no pair could be tested."""
         tested = [

@@ -196,6 +196,10 @@ def test_the_first_row_is_tested_against_the_second(tmp_path: Path) -> None:
         f"[{low:+.1f}, {high:+.1f}] % against `item_knn`, separated (corrected p below 0.001)."
     )
     assert p < 0.001
+    first, second, *_ = dict(accuracy_columns(section))["NDCG@10"]
+    assert first.endswith(" ^"), "separated from the second, and said beside its mean"
+    assert not second.endswith("^")
+    assert not any(cell.endswith("^") for cell in dict(accuracy_columns(section))["HR@10"])
 
 
 def test_the_first_row_may_not_be_separated_or_not_be_tested(tmp_path: Path) -> None:
@@ -204,9 +208,11 @@ def test_the_first_row_may_not_be_separated_or_not_be_tested(tmp_path: Path) -> 
     assert near.family is not None
     p = near.family.adjusted["sasrec_ce_all", "sasrec_bce1"]
     assert f"against `sasrec_bce1`, not separated (corrected p {p:.3f})." in runner_up_line(near)
+    assert dict(accuracy_columns(near))["NDCG@10"][0].endswith(" =")
     write_runs(tmp_path / "single", [KNN, SASREC], seeds=[0])
     (single,) = board(tmp_path / "single").sections
     assert runner_up_line(single).endswith("against `item_knn`, not tested ‡.")
+    assert dict(accuracy_columns(single))["NDCG@10"][0].endswith("**"), "no mark without a test"
     write_runs(tmp_path / "alone", [KNN])
     (alone,) = board(tmp_path / "alone").sections
     assert runner_up_line(alone) == ""
