@@ -1,11 +1,11 @@
 """Does modelling intent help? Every intent method that was trained, beside its control.
 
-    python benchmarks/studies/intent_gains.py [--leaderboards leaderboards]
+    python benchmarks/studies/intent_gains.py [-o docs/intent-gains.svg]
 
-Draws `intent-gains.svg` beside the pages, from their published ranks, and prints the same as a
-table. A control has what the method has but its intents: loss, rows, encoder, base. Verdicts are
-those of each page's corrected test; "not tested" where one seed a side leaves the variance of seeds
-unknown, and the interval, over users alone, is too narrow.
+Draws them from the published ranks of `--leaderboards`, and prints the same as a table. A control
+has what the method has but its intents: loss, rows, encoder, base. Verdicts are those of each
+page's corrected test; "not tested" where one seed a side leaves the variance of seeds unknown, and
+the interval, over users alone, is too narrow.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from intentbench.reports.figures import (
 from intentbench.reports.leaderboard import Leaderboard, Section, build_leaderboard
 from intentbench.stats.contrast import Contrast
 
-PICTURE = "intent-gains.svg"
+PICTURE = Path("docs/intent-gains.svg")
 
 
 class Question(NamedTuple):
@@ -169,9 +169,10 @@ def main() -> None:
     """Draw and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]  # it has one
     parser.add_argument("--leaderboards", type=Path, default=Path("leaderboards"))
-    folder = parser.parse_args().leaderboards
-    answers = read_answers(folder)
-    (folder / PICTURE).write_bytes(draw(answers))
+    parser.add_argument("-o", "--out", type=Path, default=PICTURE)
+    options = parser.parse_args()
+    answers = read_answers(options.leaderboards)
+    options.out.write_bytes(draw(answers))
     print_table(answers)
 
 

@@ -44,13 +44,13 @@ def test_answers_are_those_of_the_page(
 
 
 def test_every_question_has_its_rows_on_a_published_page() -> None:
-    folder = Path(__file__).parents[2] / "leaderboards"
+    root = Path(__file__).parents[2]
     rows = {
         (name, record.dataset, record.label)
         for name in {question.board for question in script.QUESTIONS}
-        for record, _ in read_archive(folder / "ranks" / name)[2]
+        for record, _ in read_archive(root / "leaderboards" / "ranks" / name)[2]
     }
     for question in script.QUESTIONS:
         for label in (question.label, question.control):
             assert (question.board, question.dataset, label) in rows
-    assert (folder / script.PICTURE).is_file()
+    assert (root / script.PICTURE).is_file()
