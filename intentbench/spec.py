@@ -10,6 +10,7 @@ import yaml
 
 from datamodules.catalog import DatasetEntry, catalog, find_entry, user_entry
 from datamodules.errors import RequestError
+from intentbench.results.grouping import Grouping, check_grouping
 from intentbench.runner.arguments import suggest
 from intentbench.runner.entrants import COMMON, Common, Entrant, describe_tuning, read_entrants
 from intentbench.runner.plugin import load_plugin
@@ -77,7 +78,7 @@ class BenchmarkSpec:
         timeout: seconds that a trial may take; None for no limit.
         memory: bytes that the processes of a trial may hold together; None for no limit.
         plugin: file with further methods, "" for none.
-        groups: groups of users by activity that its page shows; 0 for none.
+        groups: of users by activity that its page shows: how many, or where they are cut.
         family: what its page tests: "pairs" of rows, or each against the "reference" alone.
         correction: of p-values, "holm" or, for exploring, "bh".
         stated: what the file states, of which the fields above may be a part: rows, datasets,
@@ -93,7 +94,7 @@ class BenchmarkSpec:
     timeout: float | None = None
     memory: int | None = None
     plugin: str = ""
-    groups: int = 0
+    groups: Grouping = 0
     family: str = "pairs"
     correction: Literal["holm", "bh"] = "holm"
     stated: Stated = field(default_factory=Stated)
@@ -165,7 +166,7 @@ def load_spec(
         timeout=_timeout(raw.get("timeout"), f"{path}: timeout"),
         memory=_memory(raw.get("memory"), f"{path}: memory"),
         plugin=str(plugin.resolve()) if plugin else "",
-        groups=_groups(raw.get("groups", 0), f"{path}: groups"),
+        groups=check_grouping(raw.get("groups", 0), f"{path}: groups"),
         family=family,
         correction=_choice(raw, "correction", ("holm", "bh"), path),
         stated=Stated(
@@ -255,12 +256,6 @@ def _seeds(stated: Any, chosen: Sequence[int] | None, where: str) -> tuple[int, 
             f"{where}: seeds: expected a list of whole numbers below 2^32, found {seeds!r}"
         )
     return tuple(dict.fromkeys(seeds))
-
-
-def _groups(given: Any, where: str) -> int:
-    if type(given) is not int or given < 0:
-        raise RequestError(f"{where}: expected a number of groups of users, found {given!r}")
-    return given
 
 
 def _choice(raw: dict[str, Any], key: str, allowed: tuple[str, ...], path: Path) -> Any:

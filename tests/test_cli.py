@@ -162,7 +162,8 @@ def test_numbers_and_folders_that_cannot_be_are_refused_at_once(
 ) -> None:
     spec = _write(tmp_path / "spec.yaml")
     assert "--seed -1: expected a whole" in complaint("tune", spec, "--trials", "1", "--seed", "-1")
-    assert "--groups -1" in complaint("report", tmp_path, "--groups", "-1")
+    assert "found '-1'" in complaint("report", tmp_path, "--groups=-1")
+    assert "--groups: expected a number" in complaint("compare", "a", "b", "--groups", "8,5")
     assert "is no folder" in complaint("run", spec, "--leaderboards", spec)
     assert "'../x' is no name" in complaint("report", _tiny_runs(tmp_path), "--name", "../x")
 

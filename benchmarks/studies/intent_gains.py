@@ -3,9 +3,9 @@
     python benchmarks/studies/intent_gains.py [-o docs/intent-gains.svg]
 
 Draws them from the published ranks of `--leaderboards`, and prints the same as a table. A control
-has what the method has but its intents: loss, rows, kind of encoder, base. Verdicts are those of each
-page's corrected test; "not tested" where one seed a side leaves the variance of seeds unknown, and
-the interval, over users alone, is too narrow.
+has what the method has but its intents: loss, rows, kind of encoder, base. Verdicts are those of
+each page's corrected test; "not tested" where one seed a side leaves the variance of seeds unknown,
+and the interval, over users alone, is too narrow.
 """
 
 import argparse

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from datamodules.errors import RequestError
+from intentbench.results.grouping import parse_grouping
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder that has the rows")
     parser.add_argument("--metric", help="default: that which the page tests")
     parser.add_argument(
-        "--groups", type=int, default=0, metavar="N", help="also in N groups of users by activity"
+        "--groups",
+        type=parse_grouping,
+        default=0,
+        metavar="N",
+        help="also in N groups of users by activity; 5,8: cut at these numbers of events",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was computed")
 
@@ -30,8 +34,6 @@ def run(options: argparse.Namespace) -> int:
     )
     from intentbench.results.store import write_atomic
 
-    if options.groups < 0:
-        raise RequestError("--groups: expected a number of groups of users")
     a, b = Path(options.a), Path(options.b)
     if a.exists() and b.exists():
         found = compare_folders(a, b, options.metric, options.groups)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datamodules.errors import RequestError
 from intentbench.commands.shared import below_here
+from intentbench.results.grouping import parse_grouping
 
 SETTINGS = ("groups", "reference", "family", "correction")
 """Options that change what a page shows."""
@@ -22,7 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="leaderboard", help="of the page, when it is new")
     parser.add_argument("-o", "--out", type=Path, default=Path("leaderboards"), metavar="DIR")
     parser.add_argument(
-        "--groups", type=int, metavar="N", help="show users in N groups by activity; 0: none"
+        "--groups",
+        type=parse_grouping,
+        metavar="N",
+        help="show users in N groups by activity, 0: none; 5,8: cut at these numbers of events",
     )
     parser.add_argument(
         "--site", type=Path, metavar="DIR", help="write a static site of all that is below RUNS"
@@ -42,8 +46,6 @@ def run(options: argparse.Namespace) -> int:
     from intentbench.reports.plan import Plan
     from intentbench.reports.publish import RANKS, publish, publish_results, render
 
-    if (options.groups or 0) < 0:
-        raise RequestError(f"--groups {options.groups}: expected a number of groups, 0 for none")
     chosen = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
     folder = str(below_here(options.out))
     if not is_archive(options.runs):

@@ -13,6 +13,7 @@ from intentbench.reports.cells import Cell, Ranks, Result, Table, build_tables, 
 from intentbench.reports.groups import activity_groups, measure_groups
 from intentbench.reports.leaderboard import ALPHA
 from intentbench.results.external import require_metric
+from intentbench.results.grouping import Grouping, shows_groups
 from intentbench.results.record import TrialRecord
 from intentbench.results.store import RESULT
 from intentbench.stats.contrast import Contrast, contrast
@@ -97,7 +98,7 @@ def read_folder(path: Path) -> list[Result]:
 
 
 def compare_labels(
-    folder: Path, a: str, b: str, metric: str | None = None, groups: int = 0
+    folder: Path, a: str, b: str, metric: str | None = None, groups: Grouping = 0
 ) -> list[Comparison]:
     """Two rows of one leaderboard, on every dataset that has both.
 
@@ -106,7 +107,7 @@ def compare_labels(
         a: label.
         b: label.
         metric: as in `intentbench.metrics.users`; None for that which a page tests.
-        groups: of users by activity; 0 or 1 for none.
+        groups: of users by activity: how many (0 or 1 for none), or where they are cut.
 
     Raises:
         RequestError: no dataset has both, or no such metric.
@@ -128,7 +129,7 @@ def compare_labels(
 
 
 def compare_folders(
-    a: Path, b: Path, metric: str | None = None, groups: int = 0
+    a: Path, b: Path, metric: str | None = None, groups: Grouping = 0
 ) -> list[Comparison]:
     """The same rows on two sides, on every dataset that both have.
 
@@ -138,7 +139,7 @@ def compare_folders(
         a: as of `read_folder`.
         b: likewise.
         metric: as in `intentbench.metrics.users`; None for that which a page tests.
-        groups: of users by activity; 0 or 1 for none.
+        groups: of users by activity: how many (0 or 1 for none), or where they are cut.
 
     Raises:
         RequestError: they share no row, or differ in data, protocol or targets.
@@ -206,7 +207,10 @@ def render_json(found: Sequence[Comparison]) -> bytes:
 
 
 def _compare(
-    tables: Sequence[Table], pairs: Sequence[tuple[str, str]], metric: str | None, groups: int
+    tables: Sequence[Table],
+    pairs: Sequence[tuple[str, str]],
+    metric: str | None,
+    groups: Grouping,
 ) -> list[Comparison]:
     made: list[tuple[Table, str, Cell, Cell, Contrast, Effect]] = []
     for table in tables:
@@ -243,12 +247,12 @@ def _compare(
 
 
 def _in_groups(
-    table: Table, a: Cell, b: Cell, metric: str, count: int
+    table: Table, a: Cell, b: Cell, metric: str, grouping: Grouping
 ) -> tuple[GroupDifference, ...]:
     """A against B in each group of users, as a page has it."""
-    if count < 2:
+    if not shows_groups(grouping):
         return ()
-    groups = activity_groups(table.user, table.key, count)
+    groups = activity_groups(table.user, table.key, grouping)
     row, _ = measure_groups(table, groups, [a, b], b.label, metric, ALPHA)
     parts = zip(groups.headings, groups.sizes, row.differences or (), strict=True)
     return tuple(GroupDifference(*part) for part in parts)

@@ -27,9 +27,10 @@ def group_line(section: Section) -> str:
     """How to read the table."""
     if section.groups is None:
         return ""
+    cut = "so that each group has about the same number of interactions in all"
     return (
         "Groups: users with a target by their number of interactions (training, validation and "
-        "test), cut so that each group has about the same number of interactions in all; "
+        f"test), cut {'where the benchmark says' if section.groups.named else cut}; "
         f"{_measure(section)} in the same users in % with its {percent(1 - ALPHA)} interval (not "
         "corrected)."
     )

@@ -3,11 +3,11 @@
 The rule of activity is that of IRLLRec's Figure 3 (SIGIR 2025), which gives its sizes on
 amazon-book: users with a target, by the number of all their interactions, cut where the running
 total of interactions passes each share; users tied at a cut belong to the lower group. Targets are
-cut by the same rule, a target counting as one interaction.
+cut by the same rule, a target counting as one interaction. Cuts may be named instead.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from intentbench.reports.cells import Cell, Table
 from intentbench.reports.values import user_values
+from intentbench.results.grouping import Grouping
 from intentbench.stats.contrast import Contrast, contrast, find_relative_ends
 
 FEWEST = 2
@@ -28,10 +29,12 @@ class Groups:
     Attributes:
         cuts: largest number in each group but the last.
         member: (U,) or (T,) the group of each, from 0.
+        named: whether the cuts were asked for, and not made from shares.
     """
 
     cuts: tuple[int, ...]
     member: NDArray[np.int64]
+    named: bool = False
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -64,8 +67,10 @@ class GroupedRow:
     differences: tuple[Contrast, ...] | None
 
 
-def activity_groups(user: NDArray[np.integer], key: NDArray[np.integer], count: int) -> Groups:
-    """Cut the users of a table into groups of about equal total activity.
+def activity_groups(
+    user: NDArray[np.integer], key: NDArray[np.integer], grouping: Grouping
+) -> Groups:
+    """Cut the users of a table into groups of about equal total activity, or where it is said.
 
     A user's interactions are those up to the last target: events stand in the order of training,
     validation, test, so its position says how many there are.
@@ -73,11 +78,13 @@ def activity_groups(user: NDArray[np.integer], key: NDArray[np.integer], count: 
     Args:
         user: (T,) user of each target, ascending.
         key: (T,) position of each target among the user's events, ascending within a user.
-        count: of groups.
+        grouping: how many groups, or the largest number of interactions in each but the last.
     """
     last = np.flatnonzero(np.diff(user, append=-1))
     events = key[last].astype(np.int64) + 1
-    return _cut(events, events, user[last], count)
+    if isinstance(grouping, tuple):
+        return replace(_cut_at(np.array(grouping), events, user[last]), named=True)
+    return _cut(events, events, user[last], grouping)
 
 
 def popularity_groups(
@@ -100,7 +107,13 @@ def _cut(
     order = np.argsort(number, kind="stable")
     running = np.cumsum(weight[order])
     places = np.searchsorted(running, running[-1] * np.arange(1, count) / count)
-    cuts = np.unique(number[order[places]])
+    return _cut_at(np.unique(number[order[places]]), number, user)
+
+
+def _cut_at(
+    cuts: NDArray[np.int64], number: NDArray[np.int64], user: NDArray[np.integer]
+) -> Groups:
+    """Cut at ascending numbers, but that no group has fewer than `FEWEST` users."""
     cuts = cuts[cuts < number.max()]  # above the last cut there must be someone
     while len(cuts):
         member = np.searchsorted(cuts, number)

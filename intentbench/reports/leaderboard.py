@@ -20,6 +20,7 @@ from intentbench.reports.groups import (
 from intentbench.reports.noise import Study, measure_noise
 from intentbench.reports.other_settings import Changes, changed_settings
 from intentbench.reports.plan import REFERENCE, Plan
+from intentbench.results.grouping import Grouping, shows_groups
 from intentbench.results.record import TrialRecord
 from intentbench.stats.across import Across, compare_across
 from intentbench.stats.contrast import Contrast, find_relative_ends
@@ -237,19 +238,24 @@ def _section(table: Table, labels: tuple[str, ...], seeds: tuple[int, ...], plan
     noise = measure_noise(table, measured, table.primary, ALPHA)
     section = Section(table, tuple(rows), family, reference, noise)
     find_relative_ends(found for row in rows if (found := section.difference(row)))
-    return _grouped(section, measured, plan.groups) if plan.groups > 1 and measured else section
+    return _grouped(section, measured, plan.groups) if measured else section
 
 
-def _grouped(section: Section, cells: list[Cell], count: int) -> Section:
-    """A section with its rows by activity of users and, where known, by popularity of items."""
+def _grouped(section: Section, cells: list[Cell], grouping: Grouping) -> Section:
+    """A section with its rows by activity of users and, where known, by popularity of items.
+
+    Cuts that were named are of users: targets have no groups then.
+    """
+    if not shows_groups(grouping):
+        return section
     table = section.table
     rule = (section.reference, table.primary, ALPHA)
-    users = activity_groups(table.user, table.key, count)
+    users = activity_groups(table.user, table.key, grouping)
     rows = tuple(measure_groups(table, users, cells, *rule))
     section = replace(section, groups=users, grouped=rows)
-    if table.popularity is None:
+    if table.popularity is None or isinstance(grouping, tuple):
         return section
-    targets = popularity_groups(table.popularity, table.user, count)
+    targets = popularity_groups(table.popularity, table.user, grouping)
     rows = tuple(measure_target_groups(table, targets, cells, *rule))
     return replace(section, target_groups=targets, target_grouped=rows)
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from datamodules.errors import RequestError
+from intentbench.results.grouping import Grouping
 from intentbench.stats.correction import Method
 
 PAIRS, REFERENCE = "pairs", "reference"
@@ -28,7 +29,7 @@ class Plan:
         command: what runs the benchmark again.
         reproduce: what trains one published cell again, up to the cell's name.
         folder: of the page and of `ranks/`, as the page's commands name it.
-        groups: groups of users by activity that are shown; 0 or 1 shows none.
+        groups: of users by activity that are shown: how many, or where they are cut.
         family: of `FAMILIES`; that of the reference needs one.
         correction: of `CORRECTIONS`.
         code: label to fingerprint of its code today; a cell made with other code is called stale.
@@ -46,7 +47,7 @@ class Plan:
     command: str = ""
     reproduce: str = "intentbench run --reproduce"
     folder: str = "leaderboards"
-    groups: int = 0
+    groups: Grouping = 0
     family: str = PAIRS
     correction: Method = "holm"
     code: dict[str, str] = field(default_factory=dict, hash=False)
@@ -85,4 +86,6 @@ class Plan:
     def from_json(cls, raw: dict[str, Any]) -> "Plan":
         """From what `to_json` and JSON made of one."""
         lists = {name: tuple(raw[name]) for name in ("datasets", "labels", "seeds")}
+        if isinstance(raw.get("groups"), list):
+            lists["groups"] = tuple(raw["groups"])
         return cls(**{**raw, **lists})

@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ from intentbench.reports.groups import (
     popularity_groups,
 )
 from intentbench.reports.leaderboard import build_leaderboard
+from intentbench.reports.markdown import render_markdown
 from intentbench.reports.plan import Plan
 from intentbench.reports.publish import publish_results
+from intentbench.results.grouping import parse_grouping
 from intentbench.stats.contrast import contrast
 from tests.reports.test_sets import trials
 
@@ -223,3 +226,38 @@ def test_page_has_groups_of_targets_where_popularity_is_known(tmp_path: Path) ->
     np.savez(ranks / "yelp-cf.npz", user=three, key=three, popularity=two)
     with pytest.raises(RequestError, match="no readable leaderboard ranks"):
         read_archive(ranks)
+
+
+def test_cuts_may_be_named() -> None:
+    """Users with five events, six to eight, and more (a last target at place p has p + 1)."""
+    events = np.array([5, 5, 6, 8, 8, 9, 20])
+    groups = activity_groups(np.arange(7), events - 1, (5, 8))
+    assert groups.headings == ("≤ 5", "6 to 8", "≥ 9")
+    assert groups.member.tolist() == [0, 0, 1, 1, 1, 2, 2]
+    assert groups.named
+    assert not activity_groups(np.arange(7), events - 1, 2).named
+
+
+def test_a_named_cut_with_fewer_than_two_users_beside_it_falls_away() -> None:
+    events = np.array([5, 7, 8, 9, 20])
+    assert activity_groups(np.arange(5), events - 1, (4, 5, 8, 30)).headings == ("≤ 8", "≥ 9")
+
+
+@pytest.mark.parametrize("given", ["4.5", "-1", "five", "8,5", "5,5", "0,3", ""])
+def test_an_option_that_is_no_grouping_is_refused(given: str) -> None:
+    with pytest.raises(RequestError, match=r"^--groups: expected a number of groups of users, or"):
+        parse_grouping(given)
+
+
+def test_a_page_with_named_cuts_says_so_and_comes_back() -> None:
+    (shares,) = build_leaderboard("sets", PLAN, trials()).sections
+    assert shares.groups is not None
+    plan = replace(PLAN, groups=shares.groups.cuts)
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    board = build_leaderboard("sets", plan, trials())
+    (section,) = board.sections
+    assert section.groups is not None
+    assert section.groups.cuts == shares.groups.cuts
+    assert [row.means for row in section.grouped] == [row.means for row in shares.grouped]
+    assert section.target_groups is None
+    assert "cut where the benchmark says" in render_markdown(board)
