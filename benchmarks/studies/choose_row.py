@@ -6,9 +6,10 @@
 Reads published ranks, or a folder of runs. Rows are sorted by the mean, over the seeds that all of
 them have, of the monitored validation metric of their best epochs, ± its standard error. The first
 is chosen; it alone is set against the reference on the test, all seeds of both counted, by the
-procedure of all pages. With `--along ARGUMENT` the best row of each of the argument's values is
-shown, and the knee: the smallest value whose best row is within one standard error of the chosen
-one (Breiman et al. 1984, section 3.4.3); where rows share one seed it is not known.
+procedure of all pages; and it is said how many rows validation puts above the reference. With
+`--along ARGUMENT` the best row of each of the argument's values is shown, and the knee: the
+smallest value whose best row is within one standard error of the chosen one (Breiman et al. 1984,
+section 3.4.3); where rows share one seed it is not known.
 `--seeds N` leaves rows with fewer seeds out, and names them.
 """
 
@@ -127,12 +128,15 @@ def study(folder: Path, dataset: str, along: str, reference: str, seeds: int) ->
             print(f"  {one.value!s:>8}  {one.label:28}{one.mean:8.4f} ± {one.error:.4f}")
         found_knee = f"{along} {knee.value} ({knee.label})" if knee else "not known from one seed"
         print(f"knee: {found_knee}")
-    if reference not in {cell.label for cell in table.cells if cell.records}:
+    own = [cell for cell in table.cells if cell.records and cell.label == reference]
+    if not own:
         raise RequestError(f"no reference {reference!r} to test against; name one by --reference")
+    above = [one.label for one in rank_rows([*cells, *own])].index(reference)
+    print(f"\n{above} of {len(cells)} rows are above {reference} on validation")
     found = compare_chosen(table, choices[0].label, reference)
     low, high = found.relative_ends
     ends = "no finite interval" if low is None or high is None else f"{low:+.1%}, {high:+.1%}"
-    print(f"\nchosen: {choices[0].label}; test {table.primary} {found.mean_a:.4f} against ", end="")
+    print(f"chosen: {choices[0].label}; test {table.primary} {found.mean_a:.4f} against ", end="")
     print(f"{found.mean_b:.4f} of {reference}: {found.relative or 0:+.1%} [{ends}]")
 
 

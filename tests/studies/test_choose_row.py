@@ -72,6 +72,7 @@ def test_only_the_chosen_row_is_set_against_the_reference(
         f"{SASREC.label}: {found.relative:+.1%} [{low:+.1%}, {high:+.1%}]"
     )
     assert "knee: num_prefix 4 (middle)" in lines
+    assert lines[-2] == f"0 of 4 rows are above {SASREC.label} on validation", "it has .9"
     test_means = {f"{np.mean(table.values(c.ranks, 'ndcg@10')):.4f}" for c in table.cells}
     shown = {word for line in lines[:-1] for word in line.split()}
     assert not test_means & shown, "no other row's test is looked at"
@@ -110,6 +111,9 @@ def test_rows_are_compared_on_the_seeds_that_all_of_them_have(
     script.main()
     text = capsys.readouterr().out
     assert text.startswith("left out, under 2 seeds: lucky\n")
+    monkeypatch.setattr("sys.argv", ["x", str(runs), "beauty", "--reference", "other"])
+    script.main()
+    assert "\n4 of 5 rows are above other on validation\n" in capsys.readouterr().out
     assert "(1 seeds)" not in text
     write_trial(runs, FakeModel("late", 1.0), "beauty", 7, training=training, validation=found)
     (table,) = build_tables(read_results(runs))
