@@ -1,10 +1,11 @@
 """Does InDiRec's condition matter? Squared error of the denoiser under four signals.
 
-    python benchmarks/studies/indirec_condition.py runs/beauty/indirec/<trial> [--users 4000]
+    python benchmarks/studies/indirec_condition.py RUN [RUN …] [--users 4000]
 
-For the prefixes of the chosen users, the mean over all steps of ‖x_0 - f(x_t, s, t)‖² with s the
-row's own signal (a member of its cluster, as the method retrieves it), that of another row, the
-learned "nothing" Φ, or the row's own state; beside the error of predicting the mean item.
+RUN is the folder of a finished trial. For the prefixes of the chosen users, the mean over all
+steps of ‖x_0 - f(x_t, s, t)‖² with s the row's own signal (a member of its cluster, as the method
+retrieves it), that of another row, the learned "nothing" Φ, or the row's own state; beside the
+error of predicting the mean item.
 """
 
 import argparse
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from datamodules.errors import RequestError
 from intentbench.models.indirec import InDiRec
+from intentbench.models.indirec_clusters import InDiRecClusters
 from intentbench.results.store import CHECKPOINT
 from intentbench.runner.recommend import load_trained
 
@@ -51,27 +54,49 @@ def measure(model: InDiRec, chosen: Tensor) -> dict[str, float]:
     return errors | {"mean item": float(mse_loss(clean.mean(0).expand_as(clean), clean))}
 
 
+@torch.no_grad()
+def load_clusters(run: Path, data_root: Path | None) -> InDiRec:
+    """A trained InDiRec with the clusters of its last epoch.
+
+    Raises:
+        RequestError: it is no trial of InDiRec, or its clusters are those of its first epoch.
+    """
+    model, data = load_trained(run / CHECKPOINT, data_root)
+    if not isinstance(model, InDiRec):
+        raise RequestError(f"{run}: a trial of {type(model).__name__}, not of InDiRec")
+    if isinstance(model, InDiRecClusters):
+        if model.members.clustering == "frozen":
+            raise RequestError(f"{run}: clusters of its first epoch, which are not kept")
+        model.take(data.dataset)
+    model.prepare(data.training())
+    model.on_epoch()
+    return model
+
+
 def main() -> None:
-    """Load a trial, fit its clusters, print the errors."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a finished trial of InDiRec")
-    parser.add_argument("--users", type=int, default=4000, help="spread evenly over all")
+    """Load each trial, fit its clusters, print the errors."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="folder of a finished trial of InDiRec")
+    parser.add_argument("--users", type=int, default=4000, help="at most, spread evenly over all")
     parser.add_argument("--data-root", type=Path)
     options = parser.parse_args()
-    model, data = load_trained(options.run / CHECKPOINT, options.data_root)
-    if not isinstance(model, InDiRec):
-        raise SystemExit(f"{options.run}: a trial of {type(model).__name__}, not of InDiRec")
-    training = data.training()
-    model.prepare(training)
-    model.on_epoch()
-    users = torch.linspace(0, training.n_users - 1, options.users).long()
-    chosen = torch.isin(model.members.prefixes.users, users).nonzero().squeeze(1)
-    errors = measure(model, chosen)
-    count = len(model.members.kmeans.centroids)
-    print(f"{len(chosen)} prefixes of {options.users} users, K = {count}")
-    for name, error in errors.items():
-        saved = 1 - error / errors["another row's"]
-        print(f"{name:15}{error:10.5f}  {100 * saved:+6.1f} % less than another row's")
+    for run in options.runs:
+        try:
+            model = load_clusters(run, options.data_root)
+        except RequestError as error:
+            raise SystemExit(str(error)) from None
+        users = model.members.prefixes.users
+        known = users.unique()
+        some = known[torch.linspace(0, len(known) - 1, min(options.users, len(known))).long()]
+        chosen = torch.isin(users, some).nonzero().squeeze(1)
+        count = int(model.members.labels.max()) + 1
+        print(f"{run}: {len(chosen)} prefixes of {len(some)} users, {count} clusters")
+        errors = measure(model, chosen)
+        for name, error in errors.items():
+            saved = 1 - error / errors["another row's"]
+            print(f"  {name:15}{error:10.5f}  {100 * saved:+6.1f} % less than another row's")
 
 
 if __name__ == "__main__":
