@@ -305,6 +305,17 @@ def test_data_of_ones_own(tmp_path: Path) -> None:
     assert record.metrics["mrr"] == pytest.approx(compute_metric("mrr", ranks).mean())
 
 
+def test_lists_for_other_data_are_refused(own: Own, tmp_path: Path, complaint: Complaint) -> None:
+    theirs = _row(own.runs, "item_knn")[0].data_fingerprint
+    other = ("f" if theirs[0] != "f" else "0") + theirs[1:16]
+    word = complaint(own.cut, tmp_path, "--fingerprint", other)
+    assert f"have fingerprint {theirs[:16]}" in word
+    assert f"said to answer {other}" in word
+    assert "expected 16 to 64" in complaint(own.cut, tmp_path, "--fingerprint", theirs[:4])
+    for said in theirs, theirs[:16]:
+        assert _take(own.cut, tmp_path, "--fingerprint", said, "--verify-only") == 0
+
+
 def test_options_that_are_refused(
     own: Own, tmp_path: Path, complaint: Complaint, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from intentbench.commands.shared import write_whole
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is judged, against what, and where reports go."""
@@ -66,9 +68,8 @@ def _run(options: argparse.Namespace) -> int:
 def _write(path: Path, content: bytes) -> None:
     """Write a report, or say which could not be written."""
     from datamodules.errors import RequestError
-    from intentbench.results.store import write_atomic
 
     try:
-        write_atomic(path, content)
+        write_whole(path, content)
     except OSError as error:
-        raise RequestError(f"{path}: cannot be written ({error.strerror})") from None
+        raise RequestError(f"{path}: {error.strerror}") from None

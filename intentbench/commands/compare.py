@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from intentbench.commands.shared import write_whole
 from intentbench.results.grouping import parse_grouping
 
 
@@ -32,7 +33,6 @@ def run(options: argparse.Namespace) -> int:
         render_comparisons,
         render_json,
     )
-    from intentbench.results.store import write_atomic
 
     a, b = Path(options.a), Path(options.b)
     if a.exists() and b.exists():
@@ -41,5 +41,5 @@ def run(options: argparse.Namespace) -> int:
         found = compare_labels(options.runs, options.a, options.b, options.metric, options.groups)
     sys.stdout.write(render_comparisons(found, options.metric))
     if options.json:
-        write_atomic(options.json, render_json(found))
+        write_whole(options.json, render_json(found))
     return 0

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from datamodules.errors import RequestError
@@ -20,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     file = parser.add_argument_group("of a file")
     file.add_argument("--dataset", help="what it answers: a name of the catalogue, or of --spec")
     file.add_argument("--label", help="row that it becomes")
+    file.add_argument(
+        "--fingerprint",
+        default="",
+        metavar="HEX",
+        help="of the data that the other system was trained on; other data are refused",
+    )
     file.add_argument("--spec", type=Path, help="benchmark that it is for, with its protocol")
     file.add_argument("--plugin", type=Path, help="a Python file with methods that the spec names")
     file.add_argument(
@@ -88,7 +95,10 @@ def _take_in(options: argparse.Namespace) -> int:
         code=options.code,
         parameters=options.params,
     )
-    protocol = find_protocol(options.dataset, options.spec, options.plugin)
+    protocol = replace(
+        find_protocol(options.dataset, options.spec, options.plugin),
+        fingerprint=options.fingerprint,
+    )
     found = read_submission(
         options.source,
         protocol,

@@ -2,12 +2,17 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datamodules.errors import RequestError
 from intentbench.commands.shared import below_here
 from intentbench.results.grouping import parse_grouping
+
+if TYPE_CHECKING:
+    from intentbench.reports.cells import Result
 
 SETTINGS = ("groups", "reference", "family", "correction")
 """Options that change what a page shows."""
@@ -43,26 +48,34 @@ def run(options: argparse.Namespace) -> int:
     if options.site is not None:
         return _write_site(options)
     from intentbench.reports.archive import is_archive, read_archive
+    from intentbench.reports.cells import read_results
     from intentbench.reports.plan import Plan
-    from intentbench.reports.publish import RANKS, publish, publish_results, render
+    from intentbench.reports.publish import RANKS, publish_results, render
 
     chosen = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
     folder = str(below_here(options.out))
     if not is_archive(options.runs):
-        pages = publish(options.runs, options.name, options.out, Plan(folder=folder, **chosen))
+        results = read_results(options.runs)
+        _check_reference(options.reference, results)
+        plan = Plan(folder=folder, **chosen)
+        pages = publish_results(results, options.name, options.out, plan)
     elif not chosen:
         pages = render(options.runs, options.out)
     else:
         name, plan, results = read_archive(options.runs)
-        labels = sorted({record.label for record, _ in results})
-        if options.reference is not None and options.reference not in labels:
-            raise RequestError(f"--reference {options.reference}: the rows are {', '.join(labels)}")
+        _check_reference(options.reference, results)
         if options.runs.resolve() != (options.out / RANKS / name).resolve():
             plan = replace(plan, folder=folder)  # the page is about to stand elsewhere
         plan = replace(plan, **chosen)
         pages = publish_results(results, name, options.out, plan)
     sys.stdout.write("".join(f"wrote {page}\n" for page in pages))
     return 0
+
+
+def _check_reference(reference: str | None, results: Iterable["Result"]) -> None:
+    labels = sorted({record.label for record, _ in results})
+    if labels and reference is not None and reference not in labels:
+        raise RequestError(f"--reference {reference}: the rows are {', '.join(labels)}")
 
 
 def _write_site(options: argparse.Namespace) -> int:

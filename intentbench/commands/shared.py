@@ -61,13 +61,19 @@ def below_here(folder: Path) -> Path:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that a person named: whole, or not at all.
 
+    A link is followed; a device or a pipe, `/dev/stdout` say, is written to as it is.
+
     Raises:
         OSError: it cannot be written, and is named; an older one stays as it was.
     """
     from intentbench.results.store import write_atomic  # it imports NumPy
 
     try:
-        write_atomic(path, content)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with path.open("wb", buffering=0) as device:
+                device.write(content)
+        else:
+            write_atomic(path.resolve(), content)
     except OSError as error:  # a full disk names no file
         raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
 

@@ -168,7 +168,9 @@ def render_comparisons(found: Sequence[Comparison], metric: str | None = None) -
         metric: that they were made in; None: each was made in its own, which is said with it.
     """
     what = metric or "Primary metrics"
-    lines = [f"{what}, A against B; users and seeds are random, Holm over {len(found)}", ""]
+    tested = sum(one.p_adjusted is not None for one in found)
+    corrected = f"Holm over {tested}" if tested else "nothing could be tested"
+    lines = [f"{what}, A against B; users and seeds are random, {corrected}", ""]
     for one in found:
         test, effect = one.contrast, one.effect
         p = "-" if one.p_adjusted is None else f"{one.p_adjusted:.3g}"

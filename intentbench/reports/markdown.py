@@ -53,6 +53,7 @@ from intentbench.reports.provenance import (
     published_lines,
     resolution_line,
     runner_up_line,
+    runner_up_notes,
     sign_lines,
     stale_lines,
     texts_line,
@@ -101,7 +102,8 @@ def _section(section: Section, board: Leaderboard) -> list[str]:
     ranked = replace(section, rows=tuple(row for row in section.rows if row.ranked))
     if ranked.rows:
         cost = _telling(produce(ranked, COST))
-        lines += ["Cost of a trial:", "", *_pipe_table(cost), ""]
+        if len(cost) > 1:  # rows from elsewhere may state none
+            lines += ["Cost of a trial:", "", *_pipe_table(cost), ""]
     if costs_line(section):
         picture = picture_name(board.name, dataset, "costs")
         lines += [f"![Accuracy against cost, as measured on these machines]({picture})", ""]
@@ -183,6 +185,7 @@ def _caption(board: Leaderboard) -> list[str]:
         if (contrast := section.difference(row)) is not None
         for note in contrast.notes
     }
+    notes |= {note for section in board.sections for note in runner_up_notes(section)}
     sets = [section.table.history == SETS for section in board.sections]
     mixed = "test targets (users, where their held-out items are a set)"
     unit = "users" if all(sets) else mixed if any(sets) else "test targets"

@@ -87,6 +87,14 @@ def runner_up_line(section: Section) -> str:
     )
 
 
+def runner_up_notes(section: Section) -> tuple[str, ...]:
+    """What the flags of `runner_up_line` stand for."""
+    family = section.family
+    if family is None or family.runner_up is None or family.adjusted[family.runner_up] is not None:
+        return ()
+    return family.contrasts[family.runner_up].notes
+
+
 def _p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "below 0.001"
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,12 +93,22 @@ class Protocol:
         mask_history: whether ranking excludes what the user had.
         benchmark: name of the spec that they are for; "" for none.
         labels: rows of that spec, which results from elsewhere cannot be.
+        fingerprint: of the data that the sender trained on, its first digits; "" where unsaid.
     """
 
     entry: DatasetEntry
     mask_history: bool = True
     benchmark: str = ""
     labels: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a fingerprint."""
+        if self.fingerprint and not re.fullmatch("[0-9a-f]{16,64}", self.fingerprint):
+            raise RequestError(
+                f"--fingerprint {self.fingerprint}: expected 16 to 64 hexadecimal digits, as the "
+                "export in docs/submissions.md and pages show them"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +139,7 @@ class Submission:
             (found.cut_ties, "targets tie with the end of a cut list: all below counts as equal"),
         ]
         lines = [f"{about}: {len(found.rank):,} test targets, {self.rows:,} rows"]
+        lines.append(f"  data of fingerprint {record.data_fingerprint[:16]}")
         lines += [f"  {count:,} {what}" for count, what in counts if count]
         for name, value in record.metrics.items():
             bound = "" if gives_metric(record, name) else "  (at least)"
@@ -184,6 +196,12 @@ def read_submission(
             f"--label {facts.label}: is a row of {protocol.benchmark} itself; choose another"
         )
     dataset = load_prepared(prepare(protocol.entry, data_root))
+    if not dataset.fingerprint.startswith(protocol.fingerprint):
+        raise RequestError(
+            f"{protocol.entry.name}: its data have fingerprint {dataset.fingerprint[:16]}, the "
+            f"results are said to answer {protocol.fingerprint[:16]}; export the split again, and "
+            "import what is trained on it"
+        )
     targets = find_targets(dataset, protocol.mask_history)
     rows = read_rows(path, dataset, kind, ids, columns or {})
     ranks = (ranks_from_lists if kind == "lists" else ranks_from_ranks)(rows, targets)

@@ -52,12 +52,14 @@ def test_folders_are_compared_row_by_row(runs: Path, tmp_path: Path) -> None:
     found = compare_folders(runs, tmp_path)
     assert [one.label_a for one in found] == [f"{runs}: item_knn", f"{runs}: sasrec_ce_all"]
     assert found[0].contrast.notes == ("identical",)
+    assert "users and seeds are random, Holm over 2\n" in render_comparisons(found)
     assert (found[1].seeds_a, found[1].seeds_b) == (3, 2)
 
 
 def test_folders_of_one_row_each_are_compared_by_any_name(runs: Path) -> None:
     (one,) = compare_folders(runs / "toys" / "gru4rec", runs / "toys" / "popularity")
     assert one.p_adjusted is None
+    assert "random, nothing could be tested\n" in render_comparisons([one])
     assert "no verdict" in render_comparisons([one])
     assert "note: users only, seeds unknown" in render_comparisons([one])
 

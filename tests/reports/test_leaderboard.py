@@ -29,6 +29,7 @@ from intentbench.reports.leaderboard import (
 from intentbench.reports.markdown import render_markdown
 from intentbench.reports.plan import Plan
 from intentbench.reports.provenance import runner_up_line
+from intentbench.stats.contrast import BORROWED
 from tests.reports.fake_runs import (
     GRU,
     KNN,
@@ -216,6 +217,21 @@ def test_the_first_row_may_not_be_separated_or_not_be_tested(tmp_path: Path) -> 
     write_runs(tmp_path / "alone", [KNN])
     (alone,) = board(tmp_path / "alone").sections
     assert runner_up_line(alone) == ""
+
+
+def test_flags_of_first_against_second_are_explained_too(tmp_path: Path) -> None:
+    write_runs(tmp_path, [SASREC, GRU], seeds=[0])
+    write_runs(tmp_path, [SASREC_BCE])
+    found = board(tmp_path, Plan(reference="sasrec_bce1"))
+    (section,) = found.sections
+    assert section.family is not None
+    assert section.family.runner_up == ("sasrec_ce_all", "gru4rec")
+    assert runner_up_line(section).endswith("not tested ‡.")
+    notes = [one.notes for row in section.rows if (one := section.difference(row)) is not None]
+    assert notes == [(BORROWED,), (BORROWED,)]
+    page = render_markdown(found)
+    assert "- † one seed on one side" in page
+    assert "- ‡ users only, seeds unknown" in page
 
 
 def test_a_page_may_be_tested_against_its_reference_alone(tmp_path: Path) -> None:
