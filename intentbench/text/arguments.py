@@ -1,7 +1,9 @@
-"""Arguments of `intentbench text`; imports nothing that is slow to load."""
+"""Arguments of `intentbench text`, and which go together; imports nothing that is slow to load."""
 
 import argparse
 from pathlib import Path
+
+from datamodules.errors import RequestError
 
 EMBEDDERS = (
     "tfidf-svd",
@@ -11,6 +13,8 @@ EMBEDDERS = (
     "precomputed",
 )
 PUBLISHERS = ("amazon-2014", "amazon-2018", "amazon-2023", "yelp")
+LONGEST = 86_400
+"""Seconds of silence that can be waited for: a day; sockets take no number of any size."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,3 +88,62 @@ def _endpoint(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dry-run", action="store_true", help="count and estimate, send nothing")
     group.add_argument("--price-in", type=float, help="USD a million tokens")
     group.add_argument("--price-out", type=float, help="USD a million tokens")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse options of `summarise` and `embed` that cannot be met, or that nothing would read.
+
+    Raises:
+        RequestError: there is one.
+    """
+    _check_numbers(options)
+    _check_files(options)
+    _check_model(options)
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    for name in ("items_a_user", "review_characters", "concurrency", "max_tokens", "min_df"):
+        if getattr(options, name, 1) < 1:
+            given = f"--{name.replace('_', '-')}"
+            raise RequestError(f"{given} {getattr(options, name)}: must be at least 1")
+    if not 0 < options.timeout <= LONGEST:  # not a number is neither
+        raise RequestError(f"--timeout {options.timeout}: must be above 0, at most {LONGEST}")
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    if not options.publisher:
+        if options.metadata or options.reviews:
+            raise RequestError("--metadata and --reviews need --publisher: whose files are they?")
+        if options.item_ids or options.user_ids:
+            raise RequestError("--item-ids and --user-ids need --publisher: whose ids are they?")
+    if options.action != "embed":
+        return
+    if options.documents and options.publisher:
+        raise RequestError("--documents are embedded as they are; give raw files to summarise")
+    if options.vectors and options.embedder != "precomputed":
+        raise RequestError(
+            f"--vectors: --embedder {options.embedder} reads none; name --embedder precomputed, or "
+            "leave them out"
+        )
+
+
+def _check_model(options: argparse.Namespace) -> None:
+    embeds = options.action == "embed"
+    if options.model is not None and not options.model.strip():
+        raise RequestError("--model is empty; name one, or leave the option out")
+    if embeds and options.model is not None and options.embedder in ("tfidf-svd", "precomputed"):
+        raise RequestError(
+            f"--model {options.model}: --embedder {options.embedder} has none; name an embedder "
+            "that has, or leave it out"
+        )
+    given = not embeds and (options.fall_back or options.parameters is not None)
+    if given and options.model is None:
+        raise RequestError(
+            "--fall-back and --parameters are for an endpoint; name its --model, or leave them out"
+        )
+    asks = options.model is not None and (not embeds or options.embedder == "openai-compatible")
+    if options.dry_run and not asks:
+        raise RequestError(
+            "--dry-run counts what an endpoint would be asked; name its --model, and for embed "
+            "--embedder openai-compatible"
+        )

@@ -17,6 +17,7 @@ from datamodules.prepared import PreparedDataset, load_prepared
 from datamodules.raw_texts import read_raw_texts
 from datamodules.texts import TextData, collect_texts
 from intentbench.text.answers import AnswerCache
+from intentbench.text.arguments import check_options
 from intentbench.text.documents import DocumentSet, offline_documents, read_documents
 from intentbench.text.encoders import (
     EndpointEncoder,
@@ -44,9 +45,6 @@ from intentbench.text.tfidf import TfidfSvd
 
 OPENAI = "https://api.openai.com/v1"
 ANSWERS = "answers.jsonl"
-LONGEST = 86_400
-"""Seconds of silence that can be waited for: a day; sockets take no number of any size."""
-
 SENT_NOTHING = "nothing was sent"
 
 
@@ -59,7 +57,7 @@ def run_text(options: argparse.Namespace, console: Console) -> int:
     Raises:
         RequestError: an option or a file is wrong.
     """
-    _check(options)
+    check_options(options)
     folder = Path(options.dataset)
     is_prepared = options.dataset not in catalog() and folder.is_dir()
     dataset = load_prepared(folder if is_prepared else prepare(options.dataset, options.data_root))
@@ -67,29 +65,6 @@ def run_text(options: argparse.Namespace, console: Console) -> int:
     if options.action == "summarise":
         return _summarise(options, dataset, out, console)
     return _embed(options, dataset, out, console)
-
-
-def _check(options: argparse.Namespace) -> None:
-    for name in ("items_a_user", "review_characters", "concurrency", "max_tokens", "min_df"):
-        if getattr(options, name, 1) < 1:
-            given = f"--{name.replace('_', '-')}"
-            raise RequestError(f"{given} {getattr(options, name)}: must be at least 1")
-    if not 0 < options.timeout <= LONGEST:  # not a number is neither
-        raise RequestError(f"--timeout {options.timeout}: must be above 0, at most {LONGEST}")
-    if options.model is not None and not options.model.strip():
-        raise RequestError("--model is empty; name one, or leave the option out")
-    if (options.metadata or options.reviews) and not options.publisher:
-        raise RequestError("--metadata and --reviews need --publisher: whose files are they?")
-    if options.action == "embed" and options.documents and options.publisher:
-        raise RequestError("--documents are embedded as they are; give raw files to summarise")
-    asks = options.model is not None and (
-        options.action == "summarise" or options.embedder == "openai-compatible"
-    )
-    if options.dry_run and not asks:
-        raise RequestError(
-            "--dry-run counts what an endpoint would be asked; name its --model, and for embed "
-            "--embedder openai-compatible"
-        )
 
 
 def _summarise(
