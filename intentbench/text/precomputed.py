@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.errors import FormatError
+from datamodules.errors import FormatError, RequestError
 from datamodules.prepared import PreparedDataset
 from intentbench.text.features import TextFeatures, check_features, compute_coverage, to_tensor
 from intentbench.text.store import MATRICES, Manifest
@@ -25,7 +25,8 @@ def read_precomputed(folder: Path, dataset: PreparedDataset) -> TextFeatures:
 
     Raises:
         FormatError: a file is missing, pickled, or no matrix of numbers.
-        RequestError: a matrix has another number of rows, or a value is not finite.
+        RequestError: a matrix has another number of rows, a value is not finite, or users and items
+            have different widths.
     """
     found = {name: _read_npy(folder / f"{name}.npy") for name in MATRICES}
     for name in ("item_intent", "item_profile"):
@@ -49,7 +50,21 @@ def read_precomputed(folder: Path, dataset: PreparedDataset) -> TextFeatures:
     )
     features = TextFeatures(**matrices, manifest=manifest)
     check_features(features, dataset, str(folder))
+    _check_widths(features, folder)
     return features
+
+
+def _check_widths(features: TextFeatures, folder: Path) -> None:
+    """Refuse what methods, which put users and items into one matrix, could not take."""
+    # not of `check_features`: its file is in the fingerprint of every row on texts
+    matrices = features.matrices()
+    for kind in ("intent", "profile"):
+        users, items = (matrices[f"{side}_{kind}"].shape[1] for side in ("user", "item"))
+        if users != items:
+            raise RequestError(
+                f"{folder}: user_{kind}.npy has {users} columns, item_{kind}.npy {items}; "
+                "make both with one model: methods take one width for both"
+            )
 
 
 def _read_npy(path: Path) -> NDArray[np.float32]:
