@@ -260,6 +260,17 @@ def test_useless_options_are_refused_before_anything_is_sent(
         assert script.requests == []
 
 
+@pytest.mark.parametrize("url", ["ftp://localhost/v1", "https://me:secret@localhost/v1"])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_an_address_that_is_none_is_refused_before_a_plan_is_printed(
+    run: Run, dataset: PreparedDataset, url: str, more: tuple[str, ...]
+) -> None:
+    for action in (("summarise",), ("embed", "--embedder", "openai-compatible")):
+        said = run(*action, "--model", "m", "--base-url", url, *more, status=2)
+        assert len(said.splitlines()) == 1
+        assert "secret" not in said
+
+
 def test_answers_that_cannot_be_kept_are_not_asked_for(run: Run, dataset: PreparedDataset) -> None:
     Path("notes.txt").touch()
     answers = ("--answers", "notes.txt/answers.jsonl")

@@ -1,6 +1,7 @@
 """Arguments of `intentbench text`, and which go together; imports nothing that is slow to load."""
 
 import argparse
+import math
 from pathlib import Path
 
 from datamodules.errors import RequestError
@@ -108,6 +109,12 @@ def _check_numbers(options: argparse.Namespace) -> None:
             raise RequestError(f"{given} {getattr(options, name)}: must be at least 1")
     if not 0 < options.timeout <= LONGEST:  # not a number is neither
         raise RequestError(f"--timeout {options.timeout}: must be above 0, at most {LONGEST}")
+    share = getattr(options, "max_df", 1.0)
+    if not 0 < share <= 1:
+        raise RequestError(f"--max-df {share}: a share of the documents, above 0, at most 1")
+    for name, price in (("--price-in", options.price_in), ("--price-out", options.price_out)):
+        if price is not None and not 0 <= price < math.inf:
+            raise RequestError(f"{name} {price}: must be a number from 0 on")
 
 
 def _check_files(options: argparse.Namespace) -> None:

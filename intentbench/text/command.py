@@ -70,43 +70,57 @@ def run_text(options: argparse.Namespace, console: Console) -> int:
 def _summarise(
     options: argparse.Namespace, dataset: PreparedDataset, out: Path, console: Console
 ) -> int:
-    data = _collect(options, dataset)
     if options.model is None:
-        documents = offline_documents(data, dataset.fingerprint)
+        documents = offline_documents(_collect(options, dataset), dataset.fingerprint)
     else:
-        answers = AnswerCache(options.answers or out / ANSWERS)
-        settings = _settings(options)
-        summariser = Summariser(data, settings, answers)
-        plans = summariser.plan()
-        for plan in plans:
-            console.print(str(plan))
-        tokens_in, tokens_out = (
-            sum(getattr(plan, name) for plan in plans) for name in ("tokens_in", "tokens_out")
-        )
-        _say_cost(console, "at most about", tokens_in, tokens_out, options)
-        if options.dry_run:
-            console.print(SENT_NOTHING)
-            return 0
-        if any(plan.at_hand < plan.rows for plan in plans):
-            answers.check_writable()
-        with _endpoint(options) as endpoint:
+        with _endpoint(options) as endpoint:  # first: it refuses an address that is none
             try:
-                documents = summariser.summarise(
-                    endpoint,
-                    console,
-                    options.concurrency,
-                    dataset.fingerprint,
-                    fall_back=options.fall_back,
-                )
+                written = _write_by_model(options, dataset, out, console, endpoint)
             except SummariesError as error:
                 plain_console(stderr=True).print(f"intentbench: {error}")
                 return 1
-            finally:
-                _say_usage(console, endpoint.usage, options)
+        if written is None:
+            return 0
+        documents = written
     path = documents.write(out)
     _say_documents(console, documents)
     console.print(f"wrote {path}")
     return 0
+
+
+def _write_by_model(
+    options: argparse.Namespace,
+    dataset: PreparedDataset,
+    out: Path,
+    console: Console,
+    endpoint: Endpoint,
+) -> DocumentSet | None:
+    """The texts; None after a dry run."""
+    answers = AnswerCache(options.answers or out / ANSWERS)
+    summariser = Summariser(_collect(options, dataset), _settings(options), answers)
+    plans = summariser.plan()
+    for plan in plans:
+        console.print(str(plan))
+    tokens_in, tokens_out = (
+        sum(getattr(plan, name) for plan in plans) for name in ("tokens_in", "tokens_out")
+    )
+    _say_cost(console, "at most about", tokens_in, tokens_out, options)
+    if options.dry_run:
+        console.print(SENT_NOTHING)
+        return None
+    if any(plan.at_hand < plan.rows for plan in plans):
+        answers.check_writable()
+    _say_in_clear(endpoint)
+    try:
+        return summariser.summarise(
+            endpoint,
+            console,
+            options.concurrency,
+            dataset.fingerprint,
+            fall_back=options.fall_back,
+        )
+    finally:
+        _say_usage(console, endpoint.usage, options)
 
 
 def _embed(
@@ -157,6 +171,7 @@ def _embed_texts(
             return None
         if missing:
             answers.check_writable()
+        _say_in_clear(endpoint)
         try:
             return embed_documents(documents, embedder, dataset.meta.name)
         finally:
@@ -217,13 +232,16 @@ def _model(options: argparse.Namespace) -> str:
 
 def _endpoint(options: argparse.Namespace) -> Endpoint:
     url = options.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
-    endpoint = Endpoint(url, options.key_variable, options.timeout)
-    if endpoint.in_clear and not options.dry_run:
+    return Endpoint(url, options.key_variable, options.timeout)
+
+
+def _say_in_clear(endpoint: Endpoint) -> None:
+    if endpoint.in_clear:
         plain_console(stderr=True).print(
-            f"intentbench: {url}: the key goes there without encryption; is there an https://?",
+            f"intentbench: {endpoint.base_url}: the key goes there without encryption; is there an "
+            "https://?",
             markup=False,
         )
-    return endpoint
 
 
 def _say_cost(

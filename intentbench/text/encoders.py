@@ -182,9 +182,10 @@ class EndpointEncoder:
             failures = ask_all(self._endpoint, batches, self._ask, self._concurrency, advance)
         if failures:
             first = next(iter(failures.values()))
+            kept = "the others are kept: " if len(failures) < len(batches) else ""
             raise RequestError(
-                f"{len(failures)} of {len(batches)} requests for embeddings failed ({first}); the "
-                "others are kept: run again to send these alone"
+                f"{len(failures)} of {len(batches)} requests for embeddings failed ({first}); "
+                f"{kept}run again to send these alone"
             )
         return _by_column(columns, self._known)
 

@@ -30,10 +30,13 @@ def read_precomputed(folder: Path, dataset: PreparedDataset) -> TextFeatures:
     """
     found = {name: _read_npy(folder / f"{name}.npy") for name in MATRICES}
     for name in ("item_intent", "item_profile"):
+        if len(found[name]) != dataset.n_items:
+            found[name][:1] = 0  # before it is looked at: what a file has for `PAD` is of no use
+    for name, matrix in found.items():
+        _check_finite(matrix, folder / f"{name}.npy")
+    for name in ("item_intent", "item_profile"):
         if len(found[name]) == dataset.n_items:
             found[name] = np.concatenate([np.zeros_like(found[name][:1]), found[name]])
-        elif len(found[name]):
-            found[name][0] = 0
     matrices = {name: to_tensor(matrix) for name, matrix in found.items()}
     digest = hashlib.sha256(b"".join(matrix.tobytes() for matrix in found.values()))
     manifest = Manifest(
@@ -68,12 +71,34 @@ def _check_widths(features: TextFeatures, folder: Path) -> None:
 
 
 def _read_npy(path: Path) -> NDArray[np.float32]:
+    """A matrix as float32; numbers beyond its range become infinite.
+
+    Raises:
+        FormatError: there is none.
+    """
     try:
-        matrix = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            matrix = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file; it takes {', '.join(MATRICES)}, .npy") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise FormatError(f"{path}: not read ({error}); save it with numpy.save") from None
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+    except OSError as error:
+        raise FormatError(f"{path}: not read ({error.strerror or error})") from None
+    except ValueError:  # NumPy's words advise to load pickles
+        raise FormatError(
+            f"{path}: not read: damaged, or no .npy file of plain numbers (objects and pickles are "
+            "not taken); save a matrix of floats with numpy.save"
+        ) from None
+    if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
         raise FormatError(f"{path}: not a matrix of numbers")
-    return matrix.astype(np.float32)
+    with np.errstate(over="ignore"):  # `_check_finite` says it, with the row
+        return matrix.astype(np.float32)
+
+
+def _check_finite(matrix: NDArray[np.float32], path: Path) -> None:
+    """Refuse numbers that are not finite, or that float32 has no room for."""
+    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(bad):
+        raise RequestError(
+            f"{path}: not finite as float32: {len(bad)} of {len(matrix)} rows, the first is row "
+            f"{bad[0]}, counted from 0; mend them (what has no text is a row of zeros)"
+        )

@@ -292,10 +292,10 @@ def _in_one(offline: Documents, row: int) -> str:
 def _describe(side: str, failures: Mapping[int, str], asked: int) -> str:
     shown = ", ".join(f"{row} ({reason})" for row, reason in _head(failures.items()))
     more = f" and {len(failures) - 10} more" if len(failures) > 10 else ""
+    kept = "the others are kept: " if len(failures) < asked else ""
     return (
-        f"{len(failures)} of {asked} intents of {side} could not be had: {shown}{more}; the others "
-        "are kept: run again to ask for these alone, or take the offline text for them with "
-        "--fall-back"
+        f"{len(failures)} of {asked} intents of {side} could not be had: {shown}{more}; {kept}run "
+        "again to ask for these alone, or take the offline text for them with --fall-back"
     )
 
 

@@ -22,7 +22,28 @@ from intentbench.cli import main
 def test_options_that_nothing_would_read_are_refused(
     capsys: pytest.CaptureFixture[str], given: str, part: str
 ) -> None:
+    assert part in _refused(capsys, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        ("embed --max-df 7", "--max-df 7.0: a share of the documents, above 0, at most 1"),
+        ("embed --max-df 0", "--max-df 0.0: a share"),
+        ("embed --max-df nan", "--max-df nan: a share"),
+        ("embed --price-in -1", "--price-in -1.0: must be a number from 0 on"),
+        ("summarise --model m --price-out -0.5", "--price-out -0.5: must be a number from 0 on"),
+        ("summarise --model m --price-out inf", "--price-out inf: must be a number from 0 on"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    capsys: pytest.CaptureFixture[str], given: str, part: str
+) -> None:
+    assert part in _refused(capsys, given)
+
+
+def _refused(capsys: pytest.CaptureFixture[str], given: str) -> str:
     action, *options = given.split()
     assert main(["text", action, "no-such-data", *options]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert part in line
+    return line

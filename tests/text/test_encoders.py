@@ -241,12 +241,17 @@ def test_vectors_that_cannot_be_had_stop_the_command(tmp_path: Path) -> None:
     texts = [f"text {n}" for n in range(BATCH + 1)]
     with toy_endpoint(Script(lambda n, _: (400, {}) if n == 1 else None)) as script:
         endpoint, encoder = _encoder(script, tmp_path / "a.jsonl")
-        with endpoint, pytest.raises(RequestError, match="1 of 2 requests for embeddings failed"):
+        words = r"1 of 2 requests for embeddings failed \(.*\); the others are kept: run again"
+        with endpoint, pytest.raises(RequestError, match=words):
             encoder.embed({"likes": texts})
         endpoint, encoder = _encoder(script, tmp_path / "a.jsonl")
         with endpoint:
             assert encoder.embed({"likes": texts})["likes"].shape == (BATCH + 1, 3)
         assert len(script.requests) == 3
+    with toy_endpoint(Script(lambda *_: (400, {}))) as script:
+        endpoint, encoder = _encoder(script, tmp_path / "b.jsonl")
+        with endpoint, pytest.raises(RequestError, match=r"2 of 2 .* failed \(.*\); run again"):
+            encoder.embed({"likes": texts})
 
 
 def test_one_intent_a_row_gives_one_part(tmp_path: Path) -> None:

@@ -64,3 +64,42 @@ def test_users_and_items_of_several_widths_are_refused_with_both(tmp_path: Path,
     words = rf"user_{kind}.npy has {width} columns, item_{kind}.npy 4; .* one width for both$"
     with pytest.raises(RequestError, match=words):
         read_precomputed(tmp_path / "vectors", dataset)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300])
+@pytest.mark.parametrize("padded", [False, True])
+def test_numbers_that_are_not_finite_as_float32_are_refused_with_the_first_row(
+    tmp_path: Path, value: float, padded: bool
+) -> None:
+    dataset = toy_dataset(tmp_path / "toy")
+    given = _save(tmp_path / "vectors", 12, 20 + padded)["item_profile"]
+    given[[7, 9], 1] = value
+    np.save(tmp_path / "vectors" / "item_profile.npy", given)
+    words = rf"item_profile.npy: not finite as float32: 2 of {len(given)} rows, the first is row 7,"
+    with pytest.raises(RequestError, match=words):  # and no warning, which would be an error here
+        read_precomputed(tmp_path / "vectors", dataset)
+
+
+def test_what_the_row_of_the_padding_holds_is_of_no_use(tmp_path: Path) -> None:
+    dataset = toy_dataset(tmp_path / "toy")
+    given = _save(tmp_path / "vectors", 12, 21)["item_intent"]
+    given[0] = np.nan
+    np.save(tmp_path / "vectors" / "item_intent.npy", given)
+    assert not read_precomputed(tmp_path / "vectors", dataset).item_intent[0].any()
+
+
+@pytest.mark.parametrize("content", [b"1 2 3\n", b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", None])
+def test_files_that_are_no_matrix_are_refused_without_advice_to_load_pickles(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    dataset = toy_dataset(tmp_path / "toy")
+    _save(tmp_path / "vectors", 12, 20)
+    path = tmp_path / "vectors" / "user_intent.npy"
+    if content is None:
+        np.save(path, np.array([[{}]], dtype=object), allow_pickle=True)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"user_intent.npy: not read: damaged, or no") as error:
+        read_precomputed(tmp_path / "vectors", dataset)
+    assert "allow_pickle" not in str(error.value)
+    assert "\n" not in str(error.value)

@@ -176,6 +176,7 @@ def test_failures_stop_the_run_with_a_list_and_what_came_is_kept(
     script = Script(_fails(data.items[2].title))
     with pytest.raises(SummariesError, match=r"^1 of 20 intents of items .* 2 \(status 400") as e:
         _run(data, script, tmp_path / "a.jsonl")
+    assert "; the others are kept: run again to ask for these alone, or" in str(e.value)
     assert "--fall-back" in str(e.value)
     assert "\n" not in str(e.value)
     assert len(script.requests) == 20  # no user was asked about
@@ -195,7 +196,7 @@ def test_failures_fall_back_only_where_that_is_asked_for(data: TextData, tmp_pat
 def test_a_service_that_is_down_is_left_alone(tmp_path: Path) -> None:
     data = collect_texts(toy_dataset(tmp_path / "toy", n_users=4, n_items=3 * GIVE_UP))
     script = Script(lambda *_: (400, {}))
-    with pytest.raises(SummariesError, match=r"^60 of 60 intents of items .* and 50 more"):
+    with pytest.raises(SummariesError, match=r"^60 of 60 intents .* and 50 more; run again to"):
         _run(data, script, tmp_path / "a.jsonl", concurrency=2, fall_back=True)
     assert GIVE_UP <= len(script.requests) < 2 * GIVE_UP
 
