@@ -5,7 +5,9 @@ Models on this machine are refused where they would bring code of their own or p
 """
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Literal
 
@@ -190,11 +192,19 @@ class EndpointEncoder:
         return _by_column(columns, self._known)
 
     def missing(self, columns: Mapping[str, Sequence[str]]) -> list[str]:
-        """The texts that would be sent: cut, each once, without those that are at hand."""
+        """The texts that would be sent: cut, each once, without those that are at hand.
+
+        A kept vector that is damaged, or has not the length of most, is not.
+        """
         wanted = dict.fromkeys(
             text[: self._max_characters] for texts in columns.values() for text in texts if text
         )
-        return [text for text in wanted if self._answers.get(self._key(text)) is None]
+        lengths = {}
+        for text in wanted:
+            with suppress(ValueError):
+                lengths[text] = len(self._vector(text))
+        usual = [length for length, _ in Counter(lengths.values()).most_common(1)]
+        return [text for text in wanted if lengths.get(text) not in usual]
 
     def _key(self, text: str) -> str:
         return request_key("embedding", {"model": self.model, "input": text})
@@ -208,12 +218,31 @@ class EndpointEncoder:
             answer = base64.b64encode(content).decode()
             self._answers.add(self._key(text), self.model, answer, encoding="base64 float32")
 
+    def _vector(self, text: str) -> Vectors:
+        return decode_vector(self._answers.get(self._key(text)))
+
     def _known(self, texts: list[str]) -> Vectors:
-        answers = [self._answers.get(self._key(text[: self._max_characters])) for text in texts]
-        rows = [np.frombuffer(base64.b64decode(answer), dtype="<f4") for answer in answers]
+        rows = [self._vector(text[: self._max_characters]) for text in texts]
         if len({len(row) for row in rows}) > 1:
-            raise RequestError(f"{self.model}: vectors of several lengths came back")
+            raise RequestError(
+                f"{self.model}: vectors of several lengths came back; run again to ask for those "
+                "of the rarer ones, or name another file with --answers"
+            )
         return np.stack(rows).astype(np.float32)
+
+
+def decode_vector(answer: object) -> Vectors:
+    """The vector in a kept answer, by the rules for those that come from an endpoint.
+
+    Raises:
+        ValueError: it is no base64 of one or more finite float32.
+    """
+    if not isinstance(answer, str):
+        raise ValueError("not a text")
+    vector = np.frombuffer(base64.b64decode(answer, validate=True), dtype="<f4")
+    if not vector.size or not np.isfinite(vector).all():
+        raise ValueError("no finite numbers")
+    return vector
 
 
 def make_batches(texts: Sequence[str]) -> list[list[str]]:

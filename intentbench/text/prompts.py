@@ -78,7 +78,15 @@ def parse_intent(answer: str) -> str:
         found = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError("the answer is not JSON") from None
-    intent = found.get("intent") if isinstance(found, dict) else None
+    return check_intent(found.get("intent") if isinstance(found, dict) else None)
+
+
+def check_intent(intent: object) -> str:
+    """An intent in one line, fresh or kept from before.
+
+    Raises:
+        ValueError: it is no text of 1 to 200 words in valid Unicode.
+    """
     if not isinstance(intent, str) or not intent.strip():
         raise ValueError('the answer has no text "intent"')
     if any("\ud800" <= character <= "\udfff" for character in intent):

@@ -5,6 +5,7 @@ paper does not say how many items a user's prompt holds, nor how reviews are cut
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,7 +19,14 @@ from intentbench.text.asking import ask_all
 from intentbench.text.documents import Documents, DocumentSet, offline_documents
 from intentbench.text.endpoint import SHORTEST_SECRET, Endpoint
 from intentbench.text.progress import follow
-from intentbench.text.prompts import ITEM, MAX_WORDS, USER, build_messages, parse_intent
+from intentbench.text.prompts import (
+    ITEM,
+    MAX_WORDS,
+    USER,
+    build_messages,
+    check_intent,
+    parse_intent,
+)
 from intentbench.text.prompts import prompt_sha256 as checksum_of_prompts
 
 CHARACTERS_A_TOKEN = 4
@@ -211,8 +219,12 @@ class Summariser:
         return intents, len(failures)
 
     def _at_hand(self, bodies: Mapping[int, dict[str, Any]]) -> dict[int, str]:
-        found = {row: self._answers.get(request_key("chat", body)) for row, body in bodies.items()}
-        return {row: text for row, text in found.items() if isinstance(text, str)}
+        """Kept answers that would be taken if they came now; damaged ones are asked for again."""
+        found = {}
+        for row, body in bodies.items():
+            with suppress(ValueError):
+                found[row] = check_intent(self._answers.get(request_key("chat", body)))
+        return found
 
     def _plan(self, side: str, bodies: Mapping[int, dict[str, Any]]) -> Plan:
         at_hand = self._at_hand(bodies)

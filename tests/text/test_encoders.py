@@ -1,7 +1,9 @@
 """Encoders: the real libraries where they are installed, else stand-ins of the same form."""
 
+import base64
 import io
 import itertools
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,6 +188,51 @@ def test_an_endpoints_vectors_are_kept_and_asked_for_once(tmp_path: Path) -> Non
         with endpoint:
             encoder.embed({"likes": ["text"]})
         assert len(script.requests) == 4
+
+
+def _base64(*numbers: float) -> str:
+    return base64.b64encode(np.array(numbers, dtype="<f4").tobytes()).decode()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *(None, 3, ["x"], "", "AAAA", "no base64", "é", _base64(6, 0, 1)[:-1]),
+        *(_base64(6, 0), _base64(6, 0, 1, 0), _base64(6, np.nan, 1), _base64(6, np.inf, 1)),
+    ],
+)
+def test_a_kept_vector_that_is_damaged_is_asked_for_again(tmp_path: Path, damaged: Any) -> None:
+    columns = {"likes": ["a tent", "an oven", "a lens"]}
+    answers = tmp_path / "a.jsonl"
+    with toy_endpoint(Script()) as script:
+        endpoint, encoder = _encoder(script, answers)
+        with endpoint:
+            expected = encoder.embed(columns)["likes"]
+        lines = [json.loads(line) for line in answers.read_text().splitlines()]
+        lines[0]["answer"] = damaged
+        answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        endpoint, encoder = _encoder(script, answers)
+        with endpoint:
+            assert encoder.missing(columns) == ["a tent"]
+            np.testing.assert_array_equal(encoder.embed(columns)["likes"], expected)
+        assert script.requests[-1]["input"] == ["a tent"]
+        assert _encoder(script, answers)[1].missing(columns) == []
+
+
+def test_vectors_of_several_lengths_are_refused_and_the_rarer_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    answers = tmp_path / "a.jsonl"
+    with toy_endpoint(Script()) as script:
+        endpoint, encoder = _encoder(script, answers)
+        with endpoint:
+            encoder.embed({"likes": ["a tent"]})
+        answers.write_text(answers.read_text().replace(_base64(6, 1, 1), _base64(6, 1)))
+        columns = {"likes": ["a tent", "an oven", "a lens"]}
+        endpoint, encoder = _encoder(script, answers)
+        with endpoint, pytest.raises(RequestError, match="several lengths came back; run again"):
+            encoder.embed(columns)
+        assert _encoder(script, answers)[1].missing(columns) == ["a tent"]
 
 
 def test_a_request_stays_below_the_limits_of_endpoints(tmp_path: Path) -> None:

@@ -160,6 +160,22 @@ def test_what_is_known_is_asked_once(data: TextData, tmp_path: Path) -> None:
     assert len(other_model.requests) == 32
 
 
+@pytest.mark.parametrize("damaged", [None, 3, ["x"], "", " \n", "half \ud83d", "word " * 201])
+def test_a_kept_answer_that_is_damaged_is_asked_for_again(
+    data: TextData, tmp_path: Path, damaged: Any
+) -> None:
+    answers = tmp_path / "a.jsonl"
+    first = _run(data, Script(), answers, concurrency=1)
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    lines[0]["answer"] = damaged
+    answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plans = Summariser(data, SETTINGS, AnswerCache(answers)).plan()
+    assert plans[0].at_hand == plans[0].rows - 1
+    again = Script()
+    assert _run(data, again, answers) == first
+    assert len(again.requests) == 1
+
+
 def test_no_more_requests_are_in_flight_than_allowed(data: TextData, tmp_path: Path) -> None:
     script = Script(delay=0.02)
     _run(data, script, tmp_path / "a.jsonl", concurrency=3)
