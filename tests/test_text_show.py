@@ -203,8 +203,10 @@ def test_other_methods_on_texts(key: str, matched: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("changes", "kinds", "matched"),
     [
-        ({}, ["e", "r", "z"], ("intents r", "texts z")),
-        ({"graph_intents": False}, ["e", "z"], ("embeddings e", "texts z")),
+        ({}, ["e", "r", "z", "x"], ("intents r", "texts z")),
+        ({"profile_weight": 0.1}, ["e", "r", "z", "p"], ("intents r", "texts z")),
+        ({"profile_width": 1}, ["e", "r", "z"], ("intents r", "texts z")),
+        ({"graph_intents": False}, ["e", "z", "x"], ("embeddings e", "texts z")),
         ({**NOTHING, "profile_weight": 0.1}, ["e", "p"], ("embeddings e", "profiles p")),
     ],
 )
@@ -214,6 +216,14 @@ def test_variants_of_irllrec(
     spaces = read_spaces(*_of("irllrec", **{**ALIGNED, **changes}))
     assert [kind.split()[-1] for kind in spaces.kinds] == kinds
     assert spaces.matched == matched
+
+
+def test_profiles_that_nothing_projects_are_shown_as_they_are() -> None:
+    model, data = _of("irllrec", **ALIGNED)
+    spaces = read_spaces(model, data)
+    assert np.array_equal(spaces.kinds["profiles x"], model.profile_text.numpy())
+    numbers = measure_spaces(spaces, data)["profiles x"]
+    assert np.isfinite([*numbers["uniformity"].values(), numbers["alignment"]]).all()
 
 
 def test_without_weights_there_is_nothing_to_show() -> None:

@@ -91,6 +91,8 @@ def read_spaces(model: TextGraphRecommender, data: SequenceDataModule) -> Spaces
             kinds["texts z"] = projected
             if model.profile_weight:
                 kinds["profiles p"] = model.profile_tower(texts)
+            elif texts.shape[1] > 1:  # a picture is of two directions
+                kinds["profiles x"] = texts
         case IRLLRec() if model.profile_weight:
             kinds["profiles p"] = model.profile_tower(texts)
             matched = "embeddings e", "profiles p"
