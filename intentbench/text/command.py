@@ -32,6 +32,7 @@ from intentbench.text.features import (
     embed_documents,
     stack_columns,
 )
+from intentbench.text.parameters import check_parameters
 from intentbench.text.precomputed import read_precomputed
 from intentbench.text.store import MANIFEST
 from intentbench.text.summaries import (
@@ -39,7 +40,6 @@ from intentbench.text.summaries import (
     Settings,
     SummariesError,
     Summariser,
-    check_parameters,
 )
 from intentbench.text.tfidf import TfidfSvd
 
