@@ -141,6 +141,10 @@ def test_unknown_dataset(complaint: Complaint) -> None:
         ({"models": {"sasrec": {"widht": 3}}}, ["models.sasrec", "widht", "width"]),
         ({"models": {"sasrec": {"width": "wide"}}}, ["models.sasrec", "width", "wide"]),
         ({"models": {"sasrec": {"loss": "cross"}}}, ["loss", "cross"]),
+        (
+            {"models": {"a": {"method": "irllrec", "base_arguments": {"layers": 2.5}}}},
+            ["models.a.base_arguments", "layers", "Expected a int", "2.5"],
+        ),
         ({"trainings": {}}, ["trainings", "training"]),
         ({"training": {"patience": "long"}}, ["training", "patience", "long"]),
         ({"data": {"layuot": "all"}}, ["data", "layuot"]),

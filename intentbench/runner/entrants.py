@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from datamodules.errors import RequestError
 from intentbench.models.base import MONITORED, Recommender
+from intentbench.models.graph_text import find_base
 from intentbench.models.pretrained import PretrainedRecommender
 from intentbench.results.record import ORACLE
 from intentbench.runner.arguments import resolve_arguments, suggest
@@ -299,6 +300,9 @@ def _check_start(row: Entrant, base: Entrant, where: str) -> None:
 def _resolve(cls: type[Recommender], given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """All arguments, but for those that come from the dataset."""
     resolved = resolve_arguments(cls, given, where, FROM_DATASET)
+    if nested := resolved.get("base_arguments"):  # of the method that this one is added to
+        base = find_base(resolved["base"], nested)
+        resolve_arguments(base, nested, f"{where}.base_arguments", FROM_DATASET)
     return {name: value for name, value in resolved.items() if name not in FROM_DATASET}
 
 
