@@ -242,7 +242,7 @@ def _shown(name: str, have: int, total: int | None) -> Iterator[Callable[[int], 
     def advance(count: int) -> None:
         nonlocal done, next_line
         done += count
-        if done >= next_line:
+        if done >= next_line or done == total:  # pieces are as the network cuts them
             of = "" if total is None else f" of {total / 2**20:.1f}"
             console.print(f"{name}: {done / 2**20:.1f}{of} MiB")
             next_line = done + step

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from datamodules import fetch
 from datamodules.errors import ChecksumError, DatasetNotFoundError, FormatError, RequestError
 from datamodules.fetch import download, extract_member, file_sha256
 
@@ -109,6 +110,17 @@ def test_a_file_that_is_fetched_is_printed_as_it_is_named(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "p:ok:[red]q[a].bin: downloading"
     assert lines[-1] == "p:ok:[red]q[a].bin: 1.0 of 1.0 MiB"
+
+
+def test_the_last_line_is_the_whole_however_the_pieces_fall(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with fetch._shown("data.bin", 0, 10 * 2**20) as advance:
+        for _ in range(6):
+            advance(int(1.5 * 2**20))
+        advance(2**20)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2:] == ["data.bin: 9.0 of 10.0 MiB", "data.bin: 10.0 of 10.0 MiB"]
 
 
 def test_download_of_what_is_there_asks_nobody(server: Server, tmp_path: Path) -> None:
