@@ -11,6 +11,7 @@ from typing import Any, get_args
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from datamodules.errors import RequestError
+from intentbench.runner.ranges import check_ranges
 
 IMPORTABLE = ["intentbench", "datamodules", "lightning", "torch.optim"]
 
@@ -57,7 +58,8 @@ def resolve_arguments(
         filled: what the program fills in; a person may not give these.
 
     Raises:
-        RequestError: an unknown name, one that is filled in, or a value of another type.
+        RequestError: an unknown name, one that is filled in, a value of another type, or a
+            method's number outside its range.
     """
     filled = filled or {}
     parser = _parser(target)
@@ -77,7 +79,9 @@ def resolve_arguments(
     key = target, repr(whole)
     if key not in _dumped:
         parsed = _parse(parser, whole, where)
-        _dumped[key] = parser.dump(parsed, format="json", skip_unset=False)
+        dumped = parser.dump(parsed, format="json", skip_unset=False)
+        check_ranges(target, json.loads(dumped)["a"], where)
+        _dumped[key] = dumped
     plain: dict[str, Any] = json.loads(_dumped[key])["a"]
     return plain
 
