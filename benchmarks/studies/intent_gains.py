@@ -1,4 +1,4 @@
-"""Does modelling intent help? Every intent method that was trained, beside its control.
+"""Does modelling intent help? Intent methods that were trained, beside their controls.
 
     python benchmarks/studies/intent_gains.py [-o docs/intent-gains.svg]
 
@@ -53,15 +53,24 @@ QUESTIONS = (
     Question("InDiRec, its code", "amazon", "beauty", "indirec_code", "sasrec_ce_prefix"),
     Question("InDiRec, its code", "indirec-ablation", "synthetic", "code", "sasrec_ce_prefix"),
     Question("InDiRec, its paper", "indirec-ablation", "synthetic", "paper", "sasrec_ce_prefix"),
+    Question("InDiRec, repaired", "indirec-ablation", "synthetic", "indirec", "sasrec_ce_prefix"),
     Question("IDCLRec", "amazon", "beauty", "idclrec", "sasrec_ce_prefix"),
     Question("IDCLRec", "idclrec-ablation", "synthetic", "idclrec", "sasrec_ce_prefix"),
     Question("IGR-SR", "amazon", "beauty", "igr_sr", "sasrec_ce_prefix"),
     Question("IGR-SR", "igr-sr-components", "synthetic", "igr_sr", "sasrec_ce_prefix"),
-    Question("IntentRec V3", "behaviours", "ml-100k", "intentrec", "intentrec_v0"),
-    Question("IntentRec V3", "behaviours", "trivago", "intentrec", "intentrec_v0"),
-    Question("IntentRec V3", "behaviours", "yelp-actions-20core", "intentrec", "intentrec_v0"),
+    *(
+        Question(f"IntentRec {label.upper()}", "behaviours", dataset, row, "intentrec_v0")
+        for dataset in ("ml-100k", "trivago", "yelp-actions-20core")
+        for label, row in (("v1", "intentrec_v1"), ("v2", "intentrec_v2"), ("v3", "intentrec"))
+    ),
+    Question("IntentRec V3, tied", "behaviours", "ml-100k", "intentrec_tied", "intentrec_v0_tied"),
+    Question("IntentRec V3, tied", "behaviours", "trivago", "intentrec_tied", "intentrec_v0_tied"),
     Question("IRLLRec, λ/30", "irllrec-text", "ml-100k-cf", "irllrec_weak", "lightgcn_full"),
     Question("IRLLRec", "irllrec-text", "ml-100k-cf", "irllrec", "lightgcn_full"),
+    Question("IRLLRec, code", "irllrec-text", "ml-100k-cf", "irllrec_released", "lightgcn_full"),
+    Question(
+        "IRLLRec, λ/30, SimGCL", "irllrec-components", "ml-100k-cf", "simgcl_irllrec", "simgcl"
+    ),
     Question("ICLRec", "amazon", "beauty", "iclrec", "sasrec_bce_bert"),
     Question("ELCRec", "amazon", "beauty", "elcrec", "sasrec_bce_bert"),
 )
