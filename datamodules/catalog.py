@@ -94,8 +94,9 @@ def find_entry(name: str) -> DatasetEntry:
     """
     known = catalog()
     if name not in known:
-        close = get_close_matches(name, known) or list(known)
-        raise DatasetNotFoundError(f"unknown dataset {name!r}; known: {', '.join(close)}")
+        close = get_close_matches(name, known)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise DatasetNotFoundError(f"unknown dataset {name!r}; {hint}known: {', '.join(known)}")
     return known[name]
 
 

@@ -288,7 +288,10 @@ def _permissions(cache: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, PermissionError | NotADirectoryError) or error.errno == EROFS:
+        if (
+            isinstance(error, PermissionError | NotADirectoryError | FileExistsError)
+            or error.errno == EROFS
+        ):
             raise RequestError(
                 f"{error.filename}: {error.strerror}; the cache is {cache}, "
                 "INTENTBENCH_CACHE sets another"

@@ -30,6 +30,7 @@ from intentbench.commands import (
     tune,
     verify,
 )
+from intentbench.commands.outputs import plain
 from intentbench.results.printable import printable
 from intentbench.termination import stopped_by_sigterm
 
@@ -101,11 +102,11 @@ def _run(given: list[str]) -> int:
         _complain(error, options)
         return 2
     except OSError as error:
-        _complain(error, options)
+        _complain(plain(error), options)
         return 1
 
 
-def _complain(error: Exception, options: argparse.Namespace | None) -> None:
+def _complain(error: object, options: argparse.Namespace | None) -> None:
     if getattr(options, "debug", False):
         traceback.print_exc()
     print("intentbench: " + " ".join(printable(str(error)).split()), file=sys.stderr)  # noqa: T201

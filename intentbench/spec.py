@@ -138,7 +138,11 @@ def load_spec(
     methods = load_plugin(plugin) if plugin else {}
     common = Common.read(raw, path)
     entries = _entries(raw.get("datasets"), str(path))
-    rows = read_mapping(raw.get("models"), f"{path}: models", empty=False)
+    rows = raw.get("models")
+    if not isinstance(rows, Mapping) or not rows:
+        example = "{popularity: {}, sasrec: {layers: 2}}"
+        raise RequestError(f"{path}: models: expected rows, as in {example}, found {rows!r}")
+    rows = read_mapping(rows, f"{path}: models")
     name = read_name(path.stem if raw.get("name") is None else raw["name"], f"{path}: name")
     entrants = read_entrants(rows, common, methods, path, name)
     labels = [entrant.label for entrant in entrants]
@@ -155,13 +159,13 @@ def load_spec(
     names = [entry.name for entry in entries]
     _selection(f"{path}: per_dataset", [*common.per_dataset] or None, names)
     kept_data = _selection("--datasets", datasets, names)
-    stated_seeds = _seeds(raw.get("seeds", BenchmarkSpec.seeds), None, str(path))
+    stated_seeds = _seeds(raw.get("seeds", BenchmarkSpec.seeds), None, f"{path}: seeds")
     return BenchmarkSpec(
         name=name,
         title=str(raw.get("title") or name),
         datasets=tuple(entry for entry in entries if entry.name in kept_data),
         entrants=tuple(entrant for entrant in entrants if entrant.label in kept),
-        seeds=stated_seeds if seeds is None else _seeds(stated_seeds, seeds, str(path)),
+        seeds=stated_seeds if seeds is None else _seeds(stated_seeds, seeds, "--seeds"),
         reference=reference if reference in kept else "",
         timeout=_timeout(raw.get("timeout"), f"{path}: timeout"),
         memory=_memory(raw.get("memory"), f"{path}: memory"),
@@ -253,7 +257,8 @@ def _seeds(stated: Any, chosen: Sequence[int] | None, where: str) -> tuple[int, 
     )
     if not whole or not seeds:
         raise RequestError(
-            f"{where}: seeds: expected a list of whole numbers below 2^32, found {seeds!r}"
+            f"{where}: expected at least one whole number from 0 to 2^32 - 1, as in [0, 1, 2], "
+            f"found {seeds!r}"
         )
     return tuple(dict.fromkeys(seeds))
 

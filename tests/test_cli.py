@@ -168,8 +168,63 @@ def test_numbers_and_folders_that_cannot_be_are_refused_at_once(
     assert "--seed -1: expected a whole" in complaint("tune", spec, "--trials", "1", "--seed", "-1")
     assert "found '-1'" in complaint("report", tmp_path, "--groups=-1")
     assert "--groups: expected a number" in complaint("compare", "a", "b", "--groups", "8,5")
-    assert "is no folder" in complaint("run", spec, "--leaderboards", spec)
+    assert "spec.yaml is a file; name a folder" in complaint("run", spec, "--leaderboards", spec)
     assert "'../x' is no name" in complaint("report", _tiny_runs(tmp_path), "--name", "../x")
+
+
+def test_where_nothing_can_be_written_is_refused_before_anything_is_done(
+    complaint: Complaint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, runs = _write(tmp_path / "spec.yaml"), _tiny_runs(tmp_path)
+    below = spec / "below"
+    for command in (
+        ("run", spec, "--out", below),
+        ("run", spec, "--leaderboards", below),
+        ("report", runs, "--out", below),
+        ("report", runs, "--site", below),
+        ("merge", runs, "--into", below),
+        ("tune", spec, "--trials", 1, "--out", below),
+        ("pack", spec, "--output", below),
+        ("compare", runs, runs, "--json", below),
+        ("check", runs, "--baseline", runs, "--summary", below),
+        ("import", tmp_path, "--out", below),
+        ("recommend", tmp_path / "best.ckpt", "--out", below.with_suffix(".csv")),
+        ("intents", tmp_path, "--out", below.with_suffix(".parquet")),
+        ("text", "summarise", "synthetic-tiny", "--out", below),
+    ):
+        option = [word for word in command if str(word).startswith("--")][-1]
+        said = complaint(*command)
+        assert said.startswith(f"intentbench: {option} "), said
+        assert f"{spec} is a file; name a folder" in said, said
+    assert "is a folder; name a file" in complaint("pack", spec, "--output", tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert f"{tmp_path} may not be written to" in complaint("run", spec, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_common_to_all_rows_is_blamed_on_no_row(
+    complaint: Complaint, tmp_path: Path
+) -> None:
+    spec = _write(tmp_path / "spec.yaml")
+    said = complaint("run", spec, "--set", "training.patience=0")
+    assert "spec.yaml: training.patience: must be" in said
+    said = complaint("run", spec, "--set", "data.windov=3")
+    assert "spec.yaml: data, for models.markov: unknown argument 'windov'" in said
+    said = complaint("run", spec, "--set", "models.markov.data={windov: 3}")
+    assert "models.markov.data: unknown argument" in said
+
+
+def test_names_of_other_things_are_answered_with_what_they_are(
+    complaint: Complaint, tmp_path: Path
+) -> None:
+    spec = _write(tmp_path / "spec.yaml")
+    assert "`intentbench data prepare ml-100k`" in complaint("list", "ml-100k")
+    assert "as in intentbench.models.sasrec.SASRec" in complaint("fit", "--model", "SASRecs")
+    assert "come with --plugin FILE.py" in complaint("run", spec, "--set", "models.mine={}")
+    assert "is no Python file" in complaint("run", spec, "--plugin", spec)
+    assert "given once" in complaint("run", spec, "--plugin", "a.py", "--plugin", "b.py")
+    assert "numbers between commas: 0,1,2" in complaint("run", spec, "--seeds", "0..4")
+    assert "cannot be read: Is a directory" in complaint("run", tmp_path)
 
 
 def _tiny_runs(folder: Path) -> Path:

@@ -219,16 +219,26 @@ def test_vectors_that_are_not_finite_are_not_written(
 
 
 def test_a_key_that_goes_out_unencrypted_is_said_in_one_line(
-    run: Run, dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    dataset: PreparedDataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("intentbench.text.endpoint.RETRIES", 0)
     options = ("summarise", "--model", "m", "--base-url", "http://endpoint.invalid/v1")
-    lines = [line for line in run(*options, status=1).splitlines() if "encryption" in line]
+
+    def unreachable() -> list[str]:
+        assert main(["text", options[0], "toy", *options[1:]]) == 2
+        return capsys.readouterr().err.splitlines()
+
+    said = unreachable()
+    assert said[-1].startswith("intentbench: http://endpoint.invalid/v1: no connection")
+    lines = [line for line in said if "encryption" in line]
     assert len(lines) == 1
     assert "http://endpoint.invalid/v1: the key goes there without encryption" in lines[0]
     assert "encryption" not in run(*options, "--dry-run")
     monkeypatch.delenv(KEY_VARIABLE)
-    assert "encryption" not in run(*options, status=1)
+    assert len(unreachable()) == 1
 
 
 def test_a_dataset_of_the_catalogue_is_prepared(

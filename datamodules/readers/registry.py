@@ -37,8 +37,9 @@ def read_events(reader: str, files: Mapping[str, Path], options: Mapping[str, An
         FormatError: a file is not in the reader's format; the message names file and line.
     """
     if reader not in READERS:
-        close = get_close_matches(reader, READERS) or sorted(READERS)
-        raise RequestError(f"unknown reader {reader!r}; known: {', '.join(close)}")
+        close = get_close_matches(reader, READERS)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise RequestError(f"unknown reader {reader!r}; {hint}known: {', '.join(sorted(READERS))}")
     read = import_module(READERS[reader]).read
     parameters = dict(signature(read).parameters)
     known = [name for name in parameters if name != "files"]

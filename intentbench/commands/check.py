@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from intentbench.commands.outputs import check_file, plain
 from intentbench.commands.shared import write_whole
 
 
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         return _run(options)
     except (OSError, UnicodeEncodeError) as error:  # status 1 is left to what is worse
-        raise RequestError(str(error)) from None
+        raise RequestError(plain(error)) from None
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -47,6 +48,10 @@ def _run(options: argparse.Namespace) -> int:
     from intentbench.stats.gate import Verdict, check_margin
 
     check_margin(options.margin)
+    check_file("--summary", options.summary)
+    check_file("--junit", options.junit)
+    if options.update:
+        check_file("--baseline", options.baseline)
 
     status = 0
     if options.update:

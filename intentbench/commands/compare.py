@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from intentbench.commands.outputs import check_file
 from intentbench.commands.shared import write_whole
 from intentbench.results.grouping import parse_grouping
 
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Test, and print."""
+    check_file("--json", options.json)
     from intentbench.reports.comparison import (
         compare_folders,
         compare_labels,

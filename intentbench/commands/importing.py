@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datamodules.errors import RequestError
+from intentbench.commands.outputs import check_folder
 from intentbench.commands.shared import add_data_root
 
 
@@ -60,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Restore what is missing, or take in a file."""
+    if not options.verify_only:
+        check_folder("--out", options.out)
     if options.dataset and options.label:
         return _take_in(options)
     if options.dataset or options.label or options.source.is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamodules.errors import RequestError
+from intentbench.commands.outputs import check_file, check_folder
 from intentbench.commands.shared import add_data_root, write_whole
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError(f"{options.out}: intents are written as .parquet; name such a file")
     if options.users is not None and options.users < 1:
         raise RequestError(f"--users {options.users}: must be at least 1")
+    check_file("--out", options.out)
+    if options.projector is not None:
+        check_folder("--projector", options.projector)
     written, numbers = inspect_intents(
         options.run, options.out, options.data_root, options.users, options.tsne, options.projector
     )

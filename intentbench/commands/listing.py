@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from datamodules.catalog import catalog
+from datamodules.errors import RequestError
 from intentbench.models import method_table
 
 PARTS = ("models", "datasets", "benchmarks")
@@ -30,6 +31,11 @@ def run(options: argparse.Namespace) -> int:
     """Print the list, or what a row may say of a method."""
     if options.what in (None, *PARTS):
         sys.stdout.write(describe_all(options.what))
+    elif options.what in catalog():
+        raise RequestError(
+            f"list: {options.what!r} is a dataset: `intentbench data prepare {options.what}` "
+            "prepares and describes it"
+        )
     else:
         from intentbench.commands.describing import describe_method  # it imports torch
 

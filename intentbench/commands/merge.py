@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from intentbench.commands.outputs import check_folder
+
 KINDS = ("copied", "replaced", "equal", "older there", "failed there", "conflicts", "damaged")
 """What a trial of another folder can be, in the order of the summary."""
 
@@ -25,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Copy, and say what came of it; 1 where a conflict or a damaged trial was left behind."""
+    if not options.dry_run:
+        check_folder("--into", options.into)
     from tempfile import TemporaryDirectory
 
     from intentbench.runner.archives import unpack_runs

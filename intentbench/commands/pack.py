@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from intentbench.commands.outputs import check_file
 from intentbench.commands.shared import add_choice, add_data_root, chosen_spec
 
 
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check, prepare, write the file, and say what is in it."""
+    check_file("--output", options.output)
     from tempfile import TemporaryDirectory
 
     from intentbench.runner.bundle import collect, write_bundle

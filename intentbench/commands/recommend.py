@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from datamodules.errors import RequestError
+from intentbench.commands.outputs import check_file
 from intentbench.commands.shared import add_data_root, write_whole
 
 
@@ -29,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the lists, print what they are like."""
     if options.out.suffix not in (".parquet", ".csv"):
         raise RequestError(f"{options.out}: say which format you want: .parquet or .csv")
+    check_file("--out", options.out)
     from intentbench.runner.recommend import recommend
 
     found = recommend(options.checkpoint, options.k, options.stage, options.data_root)

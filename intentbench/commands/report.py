@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules.errors import RequestError
+from intentbench.commands.outputs import check_folder
 from intentbench.commands.shared import below_here
 from intentbench.results.grouping import parse_grouping
 
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the pages."""
     if options.site is not None:
         return _write_site(options)
+    check_folder("--out", options.out)
     from intentbench.reports.archive import is_archive, read_archive
     from intentbench.reports.cells import read_results
     from intentbench.reports.plan import Plan
@@ -85,6 +87,7 @@ def _write_site(options: argparse.Namespace) -> int:
             f"--site shows boards as they were published: leave --{settings[0]} to "
             "`intentbench report` without --site"
         )
+    check_folder("--site", options.site)
     from intentbench.reports.site.build import write_site
 
     files = write_site([options.runs], options.site)

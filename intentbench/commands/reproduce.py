@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules.errors import RequestError
+from intentbench.commands.outputs import check_folder
 
 if TYPE_CHECKING:
     from intentbench.reports.cells import Result
@@ -37,6 +38,7 @@ def reproduce(options: argparse.Namespace) -> int:
         from intentbench.spec import read_datasets
 
         own = {entry.name: entry for entry in read_datasets(options.spec)}
+    check_folder("--out", options.out or OUT)
     results, published = _find_cell(options.reproduce, options.leaderboards)
     record = published[0]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules.errors import RequestError
+from intentbench.commands.outputs import check_folder
 from intentbench.commands.shared import add_choice, add_data_root, chosen_spec
 
 if TYPE_CHECKING:
@@ -44,8 +45,10 @@ def run(options: argparse.Namespace) -> int:
     if options.spec is None:
         raise RequestError("run: give a spec, as in `intentbench run benchmarks/quickstart.yaml`")
     out = options.out or Path("runs")
-    if options.leaderboards.exists() and not options.leaderboards.is_dir():
-        raise RequestError(f"--leaderboards {options.leaderboards}: is no folder")
+    if not options.dry_run:
+        check_folder("--out", out)
+        if not options.no_page:
+            check_folder("--leaderboards", options.leaderboards)
 
     from intentbench.runner.forkserver import start_forkserver
 

@@ -2,10 +2,26 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from intentbench.spec import BenchmarkSpec
+
+
+class Once(argparse.Action):
+    """An option that may be given once: argparse itself would keep the last and say nothing."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Keep the value, or refuse a second one."""
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string}: may be given once; put both into one file")
+        setattr(namespace, self.dest, values)
 
 
 def add_choice(parser: argparse.ArgumentParser, rows: str) -> None:
@@ -24,7 +40,9 @@ def add_choice(parser: argparse.ArgumentParser, rows: str) -> None:
 def add_changes(parser: argparse.ArgumentParser) -> None:
     """What a spec is read with."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    parser.add_argument("--plugin", type=Path, help="a Python file with methods of your own")
+    parser.add_argument(
+        "--plugin", type=Path, action=Once, help="a Python file with methods of your own"
+    )
 
 
 def chosen_spec(options: argparse.Namespace, seeds: list[int] | None = None) -> "BenchmarkSpec":
@@ -85,4 +103,9 @@ def names(text: str) -> list[str]:
 
 def numbers(text: str) -> list[int]:
     """Numbers between commas."""
-    return [int(number) for number in names(text)]
+    try:
+        return [int(number) for number in names(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected numbers between commas: 0,1,2"
+        ) from None

@@ -5,6 +5,7 @@ import json
 import sys
 
 from datamodules.errors import RequestError
+from intentbench.commands.outputs import check_folder
 from intentbench.text.arguments import add_arguments
 
 __all__ = ["add_arguments", "run"]
@@ -12,6 +13,8 @@ __all__ = ["add_arguments", "run"]
 
 def run(options: argparse.Namespace) -> int:
     """Do the action that was named."""
+    if options.out is not None:
+        check_folder("--out", options.out)
     if options.action == "show":
         return _show(options)
     from datamodules.console import plain_console

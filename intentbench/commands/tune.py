@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules.errors import RequestError
+from intentbench.commands.outputs import check_folder
 from intentbench.commands.shared import add_changes, add_data_root, chosen_spec, names
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     """Search each row on each dataset; 1 where one of them has nothing to show for it."""
     if find_spec("optuna") is None:
         raise RequestError("tune: needs Optuna: pip install 'intentbench[tune]'")
+    check_folder("--out", options.out)
     from intentbench.runner.forkserver import start_forkserver
 
     start_forkserver()  # it imports while this process does

@@ -114,6 +114,7 @@ class Common:
         data, training, noise, chosen = (
             read_mapping(raw.get(key, {}), f"{path}: {key}") for key in COMMON
         )
+        _training(training, f"{path}: training")  # here, so that no row is blamed
         per_dataset = {}
         for name, block in chosen.items():
             where = f"{path}: per_dataset.{name}"
@@ -212,31 +213,38 @@ def _entrant(
     resolved = _resolve(cls, {**preset.arguments, **arguments}, where)
     layout = resolved.get("layout", cls.layout)
 
-    def data_settings(*blocks: Mapping[str, Any]) -> dict[str, Any]:
-        given = {name: value for block in blocks for name, value in block.items()}
+    def data_settings(*blocks: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
+        for place, block in blocks:  # each alone, so that an error names where it stands
+            resolve_arguments(DATA_MODULES[layout], block, place, FROM_TRIAL)
+        given = {name: value for _, block in blocks for name, value in block.items()}
         settings = resolve_arguments(DATA_MODULES[layout], given, f"{where}.data", FROM_TRIAL)
         if not settings.get("added_pairs"):
             settings.pop("added_pairs", None)  # names of trials without any stay
         settings |= {"layout": layout, "pad_to_window": cls.CARD.fixed_window}
         for name in ("window", "batch_size", "evaluation_batch_size"):
             if (settings[name] or 0) < 1:
-                raise RequestError(f"{where}.data.{name}: must be at least 1, not {settings[name]}")
+                place = next(place for place, block in reversed(blocks) if name in block)
+                raise RequestError(f"{place}: {name}: must be at least 1, not {settings[name]}")
         unsaid = ("dataset", "data_root", "seed", "device_resident")
         return {name: value for name, value in settings.items() if name not in unsaid}
 
+    for_all = f"{path}: data, for models.{label}", common.data
+    for_row = f"{where}.data", own
     return Entrant(
         label=read_name(label, where),
         method=method,
         cls=cls,
         arguments=resolved,
-        data=data_settings(common.data, own),
+        data=data_settings(for_all, for_row),
         training=_training({**common.training, **training}, f"{where}.training"),
         departures={
             name: _resolve(cls, {**given, **arguments}, place)
             for name, (place, given) in file.departures(preset).items()
         },
         data_departures={
-            name: data_settings(common.data, block, own)
+            name: data_settings(
+                for_all, (f"{path}: per_dataset.{name}.data, for models.{label}", block), for_row
+            )
             for name, block in common.per_dataset.items()
         },
         noise=resolve_noise({**common.noise, **noise}, cls, layout, f"{where}.noise"),

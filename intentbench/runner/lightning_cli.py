@@ -1,6 +1,7 @@
 """`intentbench fit|validate|test|predict`: one model, by LightningCLI's own conventions."""
 
 import argparse
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,10 +62,23 @@ def run_lightning(arguments: Sequence[str]) -> None:
             args=list(arguments),
         )
     except ArgumentError as error:
-        raise RequestError(f"{arguments[0]}: {error.message}") from None
+        raise RequestError(f"{arguments[0]}: {_fault(error.message)}") from None
     except (EOFError, OSError, RuntimeError, UnpicklingError) as error:
         _blame_checkpoint(arguments, error)
         raise
+
+
+def _fault(message: str) -> str:
+    """What jsonargparse complains of; of a class that is none, what is wanted in its place."""
+    found = re.search(r'Parser key "(model|data)".*Given value: (\S+)', message, re.DOTALL)
+    if found is None:
+        return message
+    examples = {
+        "model": "intentbench.models.sasrec.SASRec",
+        "data": "datamodules.sequence.SequenceDataModule",
+    }
+    example = examples[found[1]]
+    return f"--{found[1]} {found[2]}: no class of that name; give its whole path, as in {example}"
 
 
 def _blame_checkpoint(arguments: Sequence[str], error: Exception) -> None:

@@ -59,8 +59,10 @@ def import_plugin(file: Path) -> ModuleType:
         RequestError: see `load_plugin`.
     """
     file = file.resolve()
-    if not file.is_file() or file.suffix != ".py":
+    if not file.is_file():
         raise RequestError(f"{file}: no such Python file; --plugin takes the path of one")
+    if file.suffix != ".py":
+        raise RequestError(f"{file}: is no Python file; --plugin takes one whose name ends in .py")
     name = file.stem
     if not name.isidentifier():
         raise RequestError(f"{file}: {name!r} cannot name a module; use letters, digits and _")
@@ -93,7 +95,9 @@ def find_method(key: str, plugin: Mapping[str, type[Recommender]], where: str) -
     if key in plugin:
         return plugin[key]
     if key not in _table():
-        raise RequestError(f"{where}: unknown method {key!r}; {suggest(key, [*_table(), *plugin])}")
+        own = "" if plugin else "; methods of your own come with --plugin FILE.py"
+        hint = suggest(key, [*_table(), *plugin])
+        raise RequestError(f"{where}: unknown method {key!r}; {hint}{own}")
     return _load(key)
 
 

@@ -27,6 +27,9 @@ from intentbench.runner.tuning_worker import Answer, run_attempt
 from intentbench.runner.worker import Worker, end_all, wait_for
 from intentbench.spec import BenchmarkSpec
 
+UNSAID = "declares no search space; name one under `search:`, as docs/tuning.md says,"
+"""Of a row whose method's file does not say what may be searched."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -177,7 +180,7 @@ def plan_searches(
 
 def _search(entrant: Entrant, job: Job, space: Space | None) -> Search:
     if not space:
-        without = "nothing to tune" if space is not None else "declares no search space"
+        without = "nothing to tune" if space is not None else f"{UNSAID} in {entrant.settings}"
         return Search(entrant, job, {}, without=without)
     now = job.trial.arguments
     free = {

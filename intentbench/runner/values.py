@@ -38,12 +38,23 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), _UniqueLoader)  # noqa: S506 (a safe one)
     except FileNotFoundError:
         raise
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise RequestError(f"{path}: cannot be read: {error}") from None
     except RecursionError:
         raise RequestError(f"{path}: no YAML: is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that is none
-        raise RequestError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+        raise RequestError(f"{path}: no YAML: {_fault(error)}") from None
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong and where, on one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    problem = getattr(error, "problem", None)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 def read_name(given: Any, where: str) -> str:

@@ -81,7 +81,9 @@ def _raw_files(parser: argparse.ArgumentParser) -> None:
 
 def _endpoint(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("endpoint")
-    group.add_argument("--base-url", help="default: $OPENAI_BASE_URL, then OpenAI's")
+    group.add_argument(
+        "--base-url", help="default: $OPENAI_BASE_URL, then https://api.openai.com/v1"
+    )
     group.add_argument("--key-variable", default="OPENAI_API_KEY", metavar="NAME")
     group.add_argument("--concurrency", type=int, default=8, help="requests in flight")
     group.add_argument("--timeout", type=float, default=60.0, help="seconds of silence")

@@ -106,6 +106,7 @@ class Endpoint:
         self._key = os.environ.get(key_variable, "").strip()
         self._pause, self._longest = pause, longest_pause
         self._stopped = Event()
+        self._reached = False  # whether it ever answered: where it did, it may be back
         if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
             raise RequestError(f"${key_variable} holds no key: it has blanks or odd characters")
         remote = parts.hostname not in ("localhost", "127.0.0.1", "::1")
@@ -187,7 +188,7 @@ class Endpoint:
             AnswerError: it fails for good, or after `RETRIES` further attempts.
             RequestError: it would fail for every request: a wrong key, address or model.
         """
-        problem = ""
+        problem, unreachable = "", False
         for attempt in range(RETRIES + 1):
             if self._stopped.is_set():
                 raise AnswerError("not sent: the run has stopped")
@@ -195,6 +196,7 @@ class Endpoint:
             wait = self._pause * 2**attempt * random.uniform(1, 1.5)  # noqa: S311 (no secret)
             try:
                 response = self._client.post(f"{self.base_url}/{path}", json=body)
+                unreachable, self._reached = False, True
                 if response.status_code == 200:
                     return read(self._counted(response))
                 problem = self._judge(response, path)
@@ -204,11 +206,16 @@ class Endpoint:
                 problem = "no response in time"
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
                 problem = f"no connection ({type(error).__name__})"
+                unreachable = isinstance(error, httpx2.ConnectError)
             except ValueError as error:
                 problem = self._redact(str(error))
             if attempt < RETRIES:
                 self._stopped.wait(wait)
-        raise AnswerError(f"{problem}, {RETRIES + 1} times")
+        said = f"{problem}, {RETRIES + 1} times"
+        if unreachable and not self._reached:
+            self.stop()
+            raise RequestError(f"{self.base_url}: {said}; is the address right?")
+        raise AnswerError(said)
 
     def _counted(self, response: httpx2.Response) -> Any:
         """The JSON of a response; its tokens are counted, whether or not the answer is of use."""

@@ -4,7 +4,7 @@ Wang et al. 2025, section 3.2 and Eq. 4, with any OpenAI-compatible endpoint in 
 paper does not say how many items a user's prompt holds, nor how reviews are cut: see `Settings`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -35,6 +35,9 @@ CHARACTERS_A_TOKEN = 4
 
 TOKENS_A_WORD = 1.5
 """Of an answer, an upper estimate."""
+
+SHOWN = 10
+"""Rows and reasons that a message names, at most."""
 
 _UNKNOWN = "x" * (MAX_WORDS * 7)
 """Stands in an estimate for an intent that has yet to be written."""
@@ -267,8 +270,11 @@ def _in_one(offline: Documents, row: int) -> str:
 
 
 def _describe(side: str, failures: Mapping[int, str], asked: int) -> str:
-    shown = ", ".join(f"{row} ({reason})" for row, reason in _head(failures.items()))
-    more = f" and {len(failures) - 10} more" if len(failures) > 10 else ""
+    alike: dict[str, list[int]] = {}
+    for row, reason in failures.items():
+        alike.setdefault(reason, []).append(row)
+    shown = "; ".join(f"{_rows(rows)} ({reason})" for reason, rows in list(alike.items())[:SHOWN])
+    more = f"; and {len(alike) - SHOWN} other reasons" if len(alike) > SHOWN else ""
     kept = "the others are kept: " if len(failures) < asked else ""
     return (
         f"{len(failures)} of {asked} intents of {side} could not be had: {shown}{more}; {kept}run "
@@ -276,5 +282,6 @@ def _describe(side: str, failures: Mapping[int, str], asked: int) -> str:
     )
 
 
-def _head(rows: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
-    return list(rows)[:10]
+def _rows(rows: Sequence[int]) -> str:
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return ", ".join(map(str, rows[:SHOWN])) + more

@@ -59,7 +59,7 @@ def test_a_long_value_is_cut_short(tmp_path: Path) -> None:
 
 
 def test_registry_refuses_unknown_readers_options_and_files(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="unknown reader 'movie_lens'; known: movielens"):
+    with pytest.raises(RequestError, match=r"did you mean 'movielens'\? known: amazon"):
         read_events("movie_lens", {}, {})
     with pytest.raises(RequestError, match="no option 'years'; it has: release"):
         read_events("amazon", {}, {"years": 2014})

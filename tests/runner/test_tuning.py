@@ -14,7 +14,7 @@ from intentbench.runner import tuning_worker
 from intentbench.runner.config import write_config
 from intentbench.runner.jobs import Slot
 from intentbench.runner.trial import run_trial
-from intentbench.runner.tuning import Search, Way, chosen, plan_searches, run_search
+from intentbench.runner.tuning import UNSAID, Search, Way, chosen, plan_searches, run_search
 from intentbench.runner.tuning_locks import lock_path, lock_storage
 from intentbench.runner.tuning_worker import Answer, run_attempt
 from intentbench.spec import load_spec
@@ -67,7 +67,7 @@ def test_the_row_keeps_its_own_and_what_lies_outside_the_space(board: Path) -> N
     reasons = {search.entrant.label: search.without for search in found}
     assert reasons["toy"] == ""
     assert "nothing is left to search" in reasons["outside"]
-    assert reasons["counts"] == "declares no search space"
+    assert reasons["counts"] == f"{UNSAID} in {board / 'models' / 'counts.yaml'}"
     assert reasons["popularity"] == "nothing to tune"
     assert found[0].start == {"width": 8, "fault": ""}
     assert found[0].job.trial.seed == 3

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from datamodules.errors import RequestError
-from intentbench.text.endpoint import KEY_VARIABLE, AnswerError, Endpoint
+from intentbench.text.endpoint import KEY_VARIABLE, RETRIES, AnswerError, Endpoint
 from intentbench.text.prompts import build_messages, parse_intent
 from tests.text.toys import Script, toy_endpoint
 
@@ -103,8 +103,19 @@ def test_a_silent_server_is_given_up() -> None:
 def test_no_server_is_a_failure_in_words() -> None:
     with toy_endpoint(Script()) as script:
         url = script.url
-    with Endpoint(url, pause=0.01) as endpoint, pytest.raises(AnswerError, match="no connection"):
+    with Endpoint(url, pause=0.01) as endpoint, pytest.raises(RequestError) as error:
         endpoint.chat(BODY, parse_intent)
+    assert str(error.value).startswith(f"{url}: no connection (ConnectError), {RETRIES + 1} times;")
+    assert endpoint.stopped
+
+
+def test_a_server_that_answered_and_went_may_come_back() -> None:
+    with toy_endpoint(Script()) as script, Endpoint(script.url, pause=0.01) as endpoint:
+        assert endpoint.chat(BODY, parse_intent) == "intent of a tent"
+        endpoint.base_url = "http://127.0.0.1:9/v1"
+        with pytest.raises(AnswerError, match="no connection"):
+            endpoint.chat(BODY, parse_intent)
+        assert not endpoint.stopped
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
