@@ -66,6 +66,7 @@ QUESTIONS = (
     Question("IntentRec V3, tied", "behaviours", "ml-100k", "intentrec_tied", "intentrec_v0_tied"),
     Question("IntentRec V3, tied", "behaviours", "trivago", "intentrec_tied", "intentrec_v0_tied"),
     Question("IRLLRec, λ/30", "irllrec-text", "ml-100k-cf", "irllrec_weak", "lightgcn_full"),
+    Question("IRLLRec, λ/30", "irllrec-text", "ml-1m-cf", "irllrec_weak", "lightgcn_full"),
     Question("IRLLRec", "irllrec-text", "ml-100k-cf", "irllrec", "lightgcn_full"),
     Question("IRLLRec, code", "irllrec-text", "ml-100k-cf", "irllrec_released", "lightgcn_full"),
     Question(
