@@ -13,12 +13,16 @@ from typing import Any
 from intentbench.reports.columns import code, short_name
 from intentbench.reports.figures import render_svg
 from intentbench.reports.leaderboard import Section
+from intentbench.results.record import TrialRecord
 
 FEWEST = 3
 """Rows that make a sweep."""
 
 WIDE = 20.0
 """Largest over smallest value from which an axis is logarithmic."""
+
+UNSAID = {"added_pairs": 0.0}
+"""Of the data module, where a record does not name it."""
 
 PANELS = 4
 """Panels beside one another."""
@@ -79,9 +83,9 @@ class Sweep:
 def find_sweeps(section: Section) -> tuple[Sweep, ...]:
     """Every set of at least `FEWEST` ranked rows that differ from one another in one number.
 
-    Their method, data module, training and all other arguments are equal. A mapping counts as one
-    argument, which is no number. Of rows with all arguments equal the reference stands for the
-    others, or else the best.
+    It is an argument of the method, or of its data module: `data.added_pairs`. Their method,
+    training and all other arguments are equal. A mapping counts as one argument, which is no
+    number. Of rows with all arguments equal the reference stands for the others, or else the best.
 
     Returns:
         By name of the argument, then by the label of the first row.
@@ -94,11 +98,12 @@ def find_sweeps(section: Section) -> tuple[Sweep, ...]:
     metric = section.table.primary
     for row in ranked:
         record = row.records[0]
-        for name, value in record.arguments.items():
+        given = _given(record)
+        for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
-            rest = {key: other for key, other in record.arguments.items() if key != name}
-            same = json.dumps([rest, record.data, record.training], sort_keys=True)
+            rest = {key: other for key, other in given.items() if key != name}
+            same = json.dumps([rest, record.training], sort_keys=True)
             others[same] = rest
             point = Point(float(value), row.label, row.means[metric], row.deviations[metric])
             alike.setdefault((name, record.method, same), {}).setdefault(point.value, point)
@@ -108,6 +113,12 @@ def find_sweeps(section: Section) -> tuple[Sweep, ...]:
         if len(points) >= FEWEST
     ]
     return tuple(sorted(found, key=lambda sweep: (sweep.argument, sweep.points[0].label)))
+
+
+def _given(record: TrialRecord) -> dict[str, Any]:
+    """Arguments of the method, and behind "data." those of its data module."""
+    data = {**UNSAID, **record.data}
+    return {**record.arguments, **{f"data.{name}": value for name, value in data.items()}}
 
 
 def sweep_line(section: Section) -> str:

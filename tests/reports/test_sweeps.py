@@ -147,6 +147,22 @@ def test_a_grid_is_a_line_for_each_value_of_the_other_argument(tmp_path: Path) -
     assert legend == sorted(legend)
 
 
+def test_a_number_of_the_data_module_is_swept_too_and_noise_unsaid_is_none(tmp_path: Path) -> None:
+    for method, strength in (("plain", 1.0), ("other", 1.5)):
+        for share in (0.0, 0.05, 0.25):
+            label = f"{method}_{share:g}"
+            data = {"added_pairs": share} if share else {}
+            one = row(label, strength - share, method)
+            write_trial(tmp_path, one, "beauty", 0, data={"window": 9, **data})
+    section = section_of(tmp_path, Plan(reference="plain_0"))
+    sweeps = find_sweeps(section)
+    assert [(s.argument, s.method, [p.value for p in s.points]) for s in sweeps] == [
+        ("data.added_pairs", method, [0.0, 0.05, 0.25]) for method in ("other", "plain")
+    ]
+    assert "`data.added_pairs` of `plain`" in sweep_line(section)
+    assert b">data.added_pairs<" in draw_sweeps(section)
+
+
 def test_lines_that_differ_in_several_arguments_go_by_a_row(tmp_path: Path) -> None:
     rows = [
         row(f"{a:g}_{b}", a + b, pair=a, intents=b, noise=b)
