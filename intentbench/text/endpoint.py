@@ -202,8 +202,9 @@ class Endpoint:
                 problem = self._judge(response, path)
                 if (stated := self._retry_after(response)) is not None:
                     wait = stated
-            except httpx2.TimeoutException:
+            except httpx2.TimeoutException as error:
                 problem = "no response in time"
+                unreachable = isinstance(error, httpx2.ConnectTimeout)
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
                 problem = f"no connection ({type(error).__name__})"
                 unreachable = isinstance(error, httpx2.ConnectError)

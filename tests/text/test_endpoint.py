@@ -109,6 +109,21 @@ def test_no_server_is_a_failure_in_words() -> None:
     assert endpoint.stopped
 
 
+def test_an_address_that_swallows_connections_is_doubted_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def swallow(*_: object, **__: object) -> None:
+        raise httpx2.ConnectTimeout("timed out")
+
+    monkeypatch.setattr(httpx2.Client, "post", swallow)
+    with (
+        Endpoint("http://10.255.255.1/v1", pause=0.01) as endpoint,
+        pytest.raises(RequestError, match="no response in time, 4 times; is the address right"),
+    ):
+        endpoint.chat(BODY, parse_intent)
+    assert endpoint.stopped
+
+
 def test_a_server_that_answered_and_went_may_come_back() -> None:
     with toy_endpoint(Script()) as script, Endpoint(script.url, pause=0.01) as endpoint:
         assert endpoint.chat(BODY, parse_intent) == "intent of a tent"
