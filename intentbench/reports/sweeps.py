@@ -218,11 +218,13 @@ def _ticks(axis: Any, places: dict[float, float], apart: bool) -> None:
     """Label the values themselves, but for those whose label would touch the one before."""
     spot = math.log if apart else float
     spots = {value: spot(place) for value, place in places.items()}
+    texts = {value: f"{value:g}" for value in spots}
     width = max(spots.values()) - min(spots.values())
     shown: list[float] = []
     for value in sorted(spots):
-        if not shown or spots[value] - spots[shown[-1]] > 0.12 * width:
+        longest = max(len(texts[value]), len(texts[shown[-1]]) if shown else 0)
+        if not shown or spots[value] - spots[shown[-1]] > max(0.12, 0.03 * longest) * width:
             shown.append(value)
-    axis.set_xticks([places[value] for value in shown], [f"{value:g}" for value in shown])
+    axis.set_xticks([places[value] for value in shown], [texts[value] for value in shown])
     axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axis.tick_params(labelsize="small")

@@ -124,6 +124,14 @@ def test_axis_is_logarithmic_where_values_are_positive_and_far_apart(
     assert draw_sweeps(section_of(tmp_path))
 
 
+def test_long_labels_of_near_values_leave_room_for_one_another(tmp_path: Path) -> None:
+    values = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    write_runs(tmp_path, [row(f"r{v:g}", 1.0, pair=v) for v in values], seeds=(0,), n_users=40)
+    drawn = draw_sweeps(section_of(tmp_path))
+    shown = [value for value in values if f">{value:g}<".encode() in drawn]
+    assert shown == [0.0, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1]
+
+
 def test_rows_alike_are_one_point_which_is_the_reference(tmp_path: Path) -> None:
     rows = [row(f"r{v:g}", 1.0, pair=v) for v in (0.0, 0.1, 0.2)]
     twin = row("twin", 1.5, pair=0.1)
