@@ -5,10 +5,12 @@ So whoever has the copy makes the same pages, byte for byte.
 
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from datamodules.errors import RequestError
 from intentbench.reports.archive import read_archive, write_archive
+from intentbench.reports.aside import start_aside
 from intentbench.reports.cells import Result, build_tables, read_results
 from intentbench.reports.cost_pictures import cost_points, draw_costs
 from intentbench.reports.critical_difference import (
@@ -110,12 +112,13 @@ def make_pages(folder: Path) -> dict[str, bytes]:
     name, plan, results = read_archive(folder)
     board = build_leaderboard(name, plan, results)
     replaced = history_line(read_history(folder))
+    pictures = start_aside(partial(make_pictures, board))  # with many rows, 40 % of the time
     pages = {
         f"{name}.md": render_markdown(board, replaced).encode(),
         f"{name}.csv": render_csv(board).encode(),
         f"{name}.json": render_json(board).encode(),
     }
-    return pages | make_pictures(board)
+    return pages | pictures()
 
 
 def make_pictures(board: Leaderboard) -> dict[str, bytes]:
