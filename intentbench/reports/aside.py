@@ -38,7 +38,7 @@ def start_aside(work: Callable[[], T]) -> Callable[[], T]:
     def result() -> T:
         try:
             found: T = receive.recv()
-        except EOFError:  # it failed or was killed: done here, where an error has its traceback
+        except (EOFError, OSError):  # it failed, or was killed: done here, and an error is raised
             found = work()
         finally:
             receive.close()
