@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from datamodules.errors import DatasetNotFoundError, RequestError
+from datamodules.hints import did_you_mean
 from datamodules.recipe import Recipe
 
 STATISTICS = ("users", "items", "interactions")
@@ -94,8 +95,7 @@ def find_entry(name: str) -> DatasetEntry:
     """
     known = catalog()
     if name not in known:
-        close = get_close_matches(name, known)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(name, known)
         raise DatasetNotFoundError(f"unknown dataset {name!r}; {hint}known: {', '.join(known)}")
     return known[name]
 

@@ -1,7 +1,6 @@
 """The table of readers, each loaded on use."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from datamodules.errors import RequestError
+from datamodules.hints import did_you_mean
 from datamodules.readers.base import EventTable
 
 READERS = {
@@ -37,8 +37,7 @@ def read_events(reader: str, files: Mapping[str, Path], options: Mapping[str, An
         FormatError: a file is not in the reader's format; the message names file and line.
     """
     if reader not in READERS:
-        close = get_close_matches(reader, READERS)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(reader, READERS)
         raise RequestError(f"unknown reader {reader!r}; {hint}known: {', '.join(sorted(READERS))}")
     read = import_module(READERS[reader]).read
     parameters = dict(signature(read).parameters)

@@ -63,18 +63,8 @@ def _run(options: argparse.Namespace) -> int:
         text, summary = render_text(report), render_markdown(report)
         status = {Verdict.PASS: 0, Verdict.WORSE: 1, Verdict.CANNOT_TELL: 3}[report.verdict]
         if options.junit:
-            _write(options.junit, render_junit(report))
+            write_whole(options.junit, render_junit(report))
     if options.summary:
-        _write(options.summary, summary.encode())
+        write_whole(options.summary, summary.encode())
     sys.stdout.write(text)
     return status
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a report, or say which could not be written."""
-    from datamodules.errors import RequestError
-
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise RequestError(f"{path}: {error.strerror}") from None

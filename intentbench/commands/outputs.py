@@ -13,6 +13,11 @@ def plain(error: OSError | UnicodeEncodeError) -> str:
     return str(error)
 
 
+def is_device(path: Path) -> bool:
+    """Whether it is a device or a pipe, such as /dev/stdout."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def check_folder(option: str, folder: Path) -> None:
     """Refuse a folder that nothing could be written to; makes none.
 
@@ -45,8 +50,8 @@ def check_file(option: str, file: Path | None) -> None:
     Raises:
         RequestError: it is a folder, or could not be put into its own.
     """
-    if file is None or (file.exists() and not file.is_file() and not file.is_dir()):
-        return  # a device or a pipe, such as /dev/stdout
+    if file is None or is_device(file):
+        return
     if file.is_dir():
         raise RequestError(f"{option} {file}: is a folder; name a file")
     check_folder(option, file.parent)

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from intentbench.commands.outputs import is_device
+
 if TYPE_CHECKING:
     from intentbench.spec import BenchmarkSpec
 
@@ -87,7 +89,7 @@ def write_whole(path: Path, content: bytes) -> None:
     from intentbench.results.store import write_atomic  # it imports NumPy
 
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
+        if is_device(path):
             with path.open("wb", buffering=0) as device:
                 device.write(content)
         else:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from functools import cache
 from types import NoneType
 from typing import Any, get_args
@@ -11,6 +10,7 @@ from typing import Any, get_args
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from datamodules.errors import RequestError
+from datamodules.hints import did_you_mean
 from intentbench.runner.ranges import check_ranges
 
 IMPORTABLE = ["intentbench", "datamodules", "lightning", "torch.optim"]
@@ -38,9 +38,7 @@ def suggest(given: str, allowed: Iterable[str]) -> str:
     "did you mean 'sasrec'? allowed: ease, sasrec"
     """
     names = sorted(allowed)
-    close = get_close_matches(given, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}allowed: {', '.join(names)}"
+    return f"{did_you_mean(given, names)}allowed: {', '.join(names)}"
 
 
 def resolve_arguments(
